@@ -1,0 +1,240 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package attest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/digitorus/timestamp"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+)
+
+// ErrSelfCheck means that a signature or timestamp which this service just
+// made does not verify. It is an alarm, not a caller's mistake: a key was
+// swapped, or the backend signs with another version than it says.
+var ErrSelfCheck = errors.New("own signature does not verify")
+
+// A Signer signs with the current version of one key.
+type Signer interface {
+	// Sign returns the ECDSA P-256 signature over SHA-256(message), with the
+	// version that made it and that version's leaf certificate. It must not
+	// return a signature of any other version than the certificate's. An
+	// error that may pass wraps [ErrUnavailable].
+	Sign(ctx context.Context, message []byte) (Signature, error)
+}
+
+// A Signature is what a [Signer] made.
+type Signature struct {
+	Version     int    // of the key, from 1
+	DER         []byte // ASN.1 ECDSA signature
+	Certificate []byte // the version's leaf, DER
+}
+
+// A Timestamper is an RFC 3161 timestamp authority.
+type Timestamper interface {
+	// Timestamp returns a DER TimeStampResp whose imprint is
+	// SHA-256(signature). An error that may pass wraps [ErrUnavailable].
+	Timestamp(ctx context.Context, signature []byte) ([]byte, error)
+}
+
+// A Ledger remembers what is about to be signed and what was released. What it
+// has returned nil for survives the process being killed.
+type Ledger interface {
+	// AppendIntent stores the intent, before anything is signed. When the
+	// caller has used intent.IdempotencyKey before, it stores nothing: with
+	// the same payload it returns the earlier intent's ID and, if that one
+	// was released, its attestation; with another payload it returns an
+	// [ErrConflict]. An error that may pass wraps [ErrUnavailable].
+	AppendIntent(ctx context.Context, intent Intent) (id string, done *Attestation, err error)
+	// AppendAttestation stores a bundle under its intent's ID and returns what
+	// is stored there: the first one wins, so that two requests with one
+	// idempotency key get one answer. Without the intent it is an
+	// [ErrNotFound].
+	AppendAttestation(ctx context.Context, a Attestation) (Attestation, error)
+}
+
+// An Intent says what is about to be signed, for whom.
+type Intent struct {
+	ID             string
+	At             time.Time // UTC
+	CallerIssuer   string
+	CallerSubject  string
+	Signer         Power
+	PredicateType  string
+	Subjects       []Subject
+	Payload        Digest // SHA-256 of the encoded statement
+	IdempotencyKey string // as the caller gave it; scoped to issuer and subject; "" for none
+}
+
+// An Attestation is a bundle that was released or is about to be.
+type Attestation struct {
+	ID            string // the intent's
+	Seq           int64  // order of storing, for paging; set by the store
+	PredicateType string
+	Subjects      []Subject
+	Signer        Power
+	KeyVersion    int
+	SignedAt      time.Time // the timestamp authority's time, UTC
+	Bundle        []byte    // Sigstore bundle v0.3, JSON
+}
+
+// A Predicate is what a request asks to have said. [Provenance], [SBOM] and
+// [VSA] are all there are; each stands in the file of its name.
+type Predicate interface {
+	// claim decides whether the caller may say this, and says it.
+	claim(Caller) (claim, error)
+}
+
+// A claim is a predicate that was allowed and encoded.
+type claim struct {
+	predicateType string
+	predicate     []byte
+	power         Power
+}
+
+// A Request asks for one attestation.
+type Request struct {
+	Subjects       []Subject
+	Predicate      Predicate
+	IdempotencyKey string // at most MaxIdempotencyKey bytes; "" for none
+}
+
+// An Issuer turns requests into released bundles. All fields are required.
+type Issuer struct {
+	Signers     map[Power]Signer
+	Timestamper Timestamper
+	Ledger      Ledger
+	Now         func() time.Time
+}
+
+// Issue signs one attestation. It is the only caller of [Signer.Sign].
+//
+// Refusals are ErrInvalid, ErrDenied or ErrConflict; ErrUnavailable may pass;
+// [ErrSelfCheck] is an alarm. Whatever fails, nothing is released: an intent
+// without an attestation stays behind, and says that something may have been
+// signed which nobody was given.
+func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attestation, error) {
+	// 1, 2: decide and encode, without touching anything.
+	c, err := req.Predicate.claim(caller)
+	if err != nil {
+		return Attestation{}, err
+	}
+	if err := validateIdempotencyKey(req.IdempotencyKey); err != nil {
+		return Attestation{}, err
+	}
+	payload, err := Statement{req.Subjects, c.predicateType, c.predicate}.Encode()
+	if err != nil {
+		return Attestation{}, err
+	}
+	signer, ok := i.Signers[c.power]
+	if !ok { // closed: no signer, no signature
+		return Attestation{}, fmt.Errorf("no signer %q", c.power)
+	}
+
+	// 3: no record, no act.
+	id, done, err := i.Ledger.AppendIntent(ctx, Intent{
+		ID: NewID(), At: i.Now().UTC(),
+		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject,
+		Signer: c.power, PredicateType: c.predicateType, Subjects: req.Subjects,
+		Payload: SHA256(payload), IdempotencyKey: req.IdempotencyKey,
+	})
+	if err != nil { // closed: nothing was signed
+		return Attestation{}, fmt.Errorf("append intent: %w", err)
+	}
+	if done != nil { // a retried request gets the first answer
+		return *done, nil
+	}
+
+	// 4, 5, 6: closed on every path; what was made is dropped.
+	message := dsse.PAE(PayloadType, payload)
+	sig, err := signer.Sign(ctx, message)
+	if err != nil {
+		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
+	}
+	leaf, err := checkSignature(message, sig)
+	if err != nil {
+		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
+	}
+	stamp, err := i.Timestamper.Timestamp(ctx, sig.DER)
+	if err != nil {
+		return Attestation{}, fmt.Errorf("timestamp intent %s: %w", id, err)
+	}
+	signedAt, err := checkTimestamp(stamp, sig.DER, leaf)
+	if err != nil {
+		return Attestation{}, fmt.Errorf("timestamp intent %s: %w", id, err)
+	}
+	bundle, err := assembleBundle(payload, sig, stamp)
+	if err != nil {
+		return Attestation{}, fmt.Errorf("intent %s: %w", id, err)
+	}
+
+	// 7: not stored, not released.
+	stored, err := i.Ledger.AppendAttestation(ctx, Attestation{
+		ID: id, PredicateType: c.predicateType, Subjects: req.Subjects,
+		Signer: c.power, KeyVersion: sig.Version, SignedAt: signedAt, Bundle: bundle,
+	})
+	if err != nil {
+		return Attestation{}, fmt.Errorf("append attestation %s: %w", id, err)
+	}
+	return stored, nil
+}
+
+// NewID returns a new unguessable identifier: 26 lower-case letters and
+// digits.
+func NewID() string { return strings.ToLower(rand.Text()) }
+
+// checkSignature verifies our own signature with the key of the leaf it is
+// released under.
+func checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
+	leaf, err := x509.ParseCertificate(sig.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("%w: leaf of version %d: %w", ErrSelfCheck, sig.Version, err)
+	}
+	pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	hash := sha256.Sum256(message)
+	if !ok || !ecdsa.VerifyASN1(pub, hash[:], sig.DER) {
+		return nil, fmt.Errorf("%w: version %d and its leaf disagree", ErrSelfCheck, sig.Version)
+	}
+	return leaf, nil
+}
+
+// checkTimestamp returns the time in our own timestamp, if it stamps this
+// signature at a time inside the leaf's validity. Outside it no verifier would
+// ever believe the bundle.
+func checkTimestamp(response, signature []byte, leaf *x509.Certificate) (time.Time, error) {
+	ts, err := timestamp.ParseResponse(response)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: timestamp: %w", ErrSelfCheck, err)
+	}
+	imprint := sha256.Sum256(signature)
+	if !bytes.Equal(ts.HashedMessage, imprint[:]) {
+		return time.Time{}, fmt.Errorf("%w: timestamp is over something else", ErrSelfCheck)
+	}
+	if ts.Time.Before(leaf.NotBefore) || ts.Time.After(leaf.NotAfter) {
+		return time.Time{}, fmt.Errorf("%w: timestamp %s lies outside the leaf's window %s to %s", ErrUnavailable,
+			ts.Time.UTC().Format(time.RFC3339), leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
+	}
+	return ts.Time.UTC(), nil
+}
+
+func validateIdempotencyKey(key string) error {
+	if len(key) > MaxIdempotencyKey {
+		return &LimitError{What: "Idempotency-Key", Limit: MaxIdempotencyKey, Unit: "bytes"}
+	}
+	for _, c := range []byte(key) {
+		if c <= 0x20 || c >= 0x7f {
+			return fmt.Errorf("%w: Idempotency-Key: want visible ASCII", ErrInvalid)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package attest
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
+	provenance "github.com/in-toto/attestation/go/predicates/provenance/v1"
+	intoto "github.com/in-toto/attestation/go/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// ProvenanceType is the predicateType of SLSA provenance 1.0 to 1.2, which
+// share one URI.
+const ProvenanceType = "https://slsa.dev/provenance/v1"
+
+// A Build is what a verified workload token says about a running build. The
+// whole predicate is made from it: the caller adds nothing but the digests of
+// what was built (SLSA v1.2 build requirements, "Provenance is Unforgeable").
+type Build struct {
+	BuilderID          string         // from the builder table, never from the caller
+	BuildType          string         // from the builder table
+	ExternalParameters map[string]any // JSON values
+	InternalParameters map[string]any // JSON values; may be nil
+	Dependencies       []Resource     // the source first
+	InvocationID       string
+}
+
+// A Resource is something a build used, as an in-toto ResourceDescriptor.
+type Resource struct {
+	URI    string
+	Digest map[string]string // such as gitCommit → 40 or 64 hex digits
+}
+
+// Provenance asks for SLSA provenance of the caller's own build.
+type Provenance struct{}
+
+func (Provenance) claim(c Caller) (claim, error) {
+	if err := c.Require(GrantProvenance); err != nil {
+		return claim{}, err
+	}
+	if c.Build == nil {
+		return claim{}, fmt.Errorf("%w: the token speaks for no registered build", ErrDenied)
+	}
+	predicate, err := c.Build.predicate()
+	if err != nil {
+		return claim{}, fmt.Errorf("provenance: %w", err)
+	}
+	return claim{ProvenanceType, predicate, PowerProvenance}, nil
+}
+
+func (b *Build) predicate() ([]byte, error) {
+	external, err := structpb.NewStruct(b.ExternalParameters)
+	if err != nil {
+		return nil, fmt.Errorf("%w: externalParameters: %w", ErrInvalid, err)
+	}
+	def := &provenance.BuildDefinition{BuildType: b.BuildType, ExternalParameters: external}
+	if b.InternalParameters != nil {
+		if def.InternalParameters, err = structpb.NewStruct(b.InternalParameters); err != nil {
+			return nil, fmt.Errorf("%w: internalParameters: %w", ErrInvalid, err)
+		}
+	}
+	for _, d := range b.Dependencies {
+		def.ResolvedDependencies = append(def.ResolvedDependencies, &intoto.ResourceDescriptor{Uri: d.URI, Digest: d.Digest})
+	}
+	p := &provenance.Provenance{
+		BuildDefinition: def,
+		RunDetails: &provenance.RunDetails{
+			Builder:  &provenance.Builder{Id: b.BuilderID},
+			Metadata: &provenance.BuildMetadata{InvocationId: b.InvocationID},
+		},
+	}
+	if err := p.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	out, err := protojson.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	// protojson varies its white space on purpose; the same build must give
+	// the same bytes, or a retried request would not be recognised.
+	v := jsontext.Value(out)
+	err = v.Canonicalize()
+	return v, err
+}
+
+// ParseProvenance reads a believed predicate of [ProvenanceType]. Members that
+// the schema does not have are ignored. The error is an [ErrInvalid].
+func ParseProvenance(predicate []byte) (*Build, error) {
+	var p provenance.Provenance
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(predicate, &p); err != nil {
+		return nil, fmt.Errorf("%w: provenance: %w", ErrInvalid, err)
+	}
+	def, run := p.GetBuildDefinition(), p.GetRunDetails()
+	if def.GetBuildType() == "" || def.GetExternalParameters() == nil || run.GetBuilder().GetId() == "" {
+		return nil, fmt.Errorf("%w: provenance: buildType, externalParameters and builder.id are required", ErrInvalid)
+	}
+	b := &Build{
+		BuilderID:          run.GetBuilder().GetId(),
+		BuildType:          def.GetBuildType(),
+		ExternalParameters: def.GetExternalParameters().AsMap(),
+		InternalParameters: def.GetInternalParameters().AsMap(),
+		InvocationID:       run.GetMetadata().GetInvocationId(),
+	}
+	for _, d := range def.GetResolvedDependencies() {
+		b.Dependencies = append(b.Dependencies, Resource{d.GetUri(), d.GetDigest()})
+	}
+	return b, nil
+}
