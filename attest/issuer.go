@@ -88,6 +88,15 @@ type Attestation struct {
 	Bundle        []byte    // Sigstore bundle v0.3, JSON
 }
 
+// A Query selects attestations about one artifact, in the order of storing.
+type Query struct {
+	Artifact         Digest // sha256 or sha512
+	PredicateType    string // only this type; "" for any
+	NotPredicateType string // all but this type; "" for no exception
+	After            int64  // only those with a larger Seq
+	Limit            int    // at most this many; must be positive
+}
+
 // A Predicate is what a request asks to have said. [Provenance], [SBOM] and
 // [VSA] are all there are; each stands in the file of its name.
 type Predicate interface {
