@@ -108,7 +108,6 @@ type Predicate interface {
 type claim struct {
 	predicateType string
 	predicate     []byte
-	power         Power
 }
 
 // A Request asks for one attestation.
@@ -145,16 +144,17 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	if err != nil {
 		return Attestation{}, err
 	}
-	signer, ok := i.Signers[c.power]
+	power := PowerFor(c.predicateType)
+	signer, ok := i.Signers[power]
 	if !ok { // closed: no signer, no signature
-		return Attestation{}, fmt.Errorf("no signer %q", c.power)
+		return Attestation{}, fmt.Errorf("no signer %q", power)
 	}
 
 	// 3: no record, no act.
 	id, done, err := i.Ledger.AppendIntent(ctx, Intent{
 		ID: NewID(), At: i.Now().UTC(),
 		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject,
-		Signer: c.power, PredicateType: c.predicateType, Subjects: req.Subjects,
+		Signer: power, PredicateType: c.predicateType, Subjects: req.Subjects,
 		Payload: SHA256(payload), IdempotencyKey: req.IdempotencyKey,
 	})
 	if err != nil { // closed: nothing was signed
@@ -190,7 +190,7 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	// 7: not stored, not released.
 	stored, err := i.Ledger.AppendAttestation(ctx, Attestation{
 		ID: id, PredicateType: c.predicateType, Subjects: req.Subjects,
-		Signer: c.power, KeyVersion: sig.Version, SignedAt: signedAt, Bundle: bundle,
+		Signer: power, KeyVersion: sig.Version, SignedAt: signedAt, Bundle: bundle,
 	})
 	if err != nil {
 		return Attestation{}, fmt.Errorf("append attestation %s: %w", id, err)

@@ -63,3 +63,16 @@ type Certificate struct {
 	Version int    // of the key in the backend, from 1; the root has version 1
 	DER     []byte
 }
+
+// PowerFor is the signer that may sign statements of a predicate type.
+// Whatever is neither provenance nor a verdict is evidence.
+func PowerFor(predicateType string) Power {
+	switch predicateType {
+	case ProvenanceType:
+		return PowerProvenance
+	case VSAType:
+		return PowerVerdict
+	default:
+		return PowerEvidence
+	}
+}

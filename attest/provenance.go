@@ -17,6 +17,11 @@ import (
 // share one URI.
 const ProvenanceType = "https://slsa.dev/provenance/v1"
 
+// GitHubWorkflowType is the buildType of GitHub Actions workflows. Its external
+// parameters are workflow.{ref,repository,path} and nothing else
+// (actions.github.io/buildtypes/workflow/v1).
+const GitHubWorkflowType = "https://actions.github.io/buildtypes/workflow/v1"
+
 // A Build is what a verified workload token says about a running build. The
 // whole predicate is made from it: the caller adds nothing but the digests of
 // what was built (SLSA v1.2 build requirements, "Provenance is Unforgeable").
@@ -49,7 +54,7 @@ func (Provenance) claim(c Caller) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("provenance: %w", err)
 	}
-	return claim{ProvenanceType, predicate, PowerProvenance}, nil
+	return claim{ProvenanceType, predicate}, nil
 }
 
 func (b *Build) predicate() ([]byte, error) {

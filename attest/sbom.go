@@ -28,5 +28,5 @@ func (s SBOM) claim(c Caller) (claim, error) {
 	if err != nil {
 		return claim{}, &DocumentError{What: "SBOM", Err: err}
 	}
-	return claim{format.PredicateType, s.Document, PowerEvidence}, nil
+	return claim{format.PredicateType, s.Document}, nil
 }

@@ -63,7 +63,7 @@ func (v VSA) claim(Caller) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("%w: VSA: %w", ErrInvalid, err)
 	}
-	return claim{VSAType, predicate, PowerVerdict}, nil
+	return claim{VSAType, predicate}, nil
 }
 
 // validate holds the spec's rules that the types do not.

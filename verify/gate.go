@@ -1,0 +1,262 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package verify
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"provost/attest"
+)
+
+// maxEvidence is the largest number of attestations about one artifact that a
+// decision reads. More is an error, never a selection: the one left out might
+// be the one that matters.
+const maxEvidence = 1000
+
+// Evidence is where the gate looks for attestations.
+type Evidence interface {
+	// Attestations returns what q selects, in the order of storing. An error
+	// is never an empty answer.
+	Attestations(ctx context.Context, q attest.Query) ([]attest.Attestation, error)
+}
+
+// Decisions remembers verdicts. What it has returned nil for survives the
+// process being killed.
+type Decisions interface {
+	AppendDecision(ctx context.Context, d attest.Decision) error
+}
+
+// A Policy judges what is believed.
+type Policy interface {
+	// Judge applies the policy of an environment. An unknown environment is an
+	// [attest.ErrNotFound]. Any other error means that nothing was judged.
+	Judge(ctx context.Context, environment string, f Facts) (Judgement, error)
+}
+
+// A Judgement is what a policy says of the facts. It passes only if no reason
+// denies and every required rule was evaluated.
+type Judgement struct {
+	Reasons   []attest.Reason
+	Required  []string // rules that must be evaluated
+	Evaluated []string // rules that were
+	Level     int      // SLSA build level of the builder that was accepted, 0 to 3
+	Policy    attest.Digest
+}
+
+// A Question asks whether an artifact may go to an environment.
+type Question struct {
+	Artifact    attest.Digest
+	Name        string // a label, or a URI that names the artifact; may be empty
+	Environment string
+}
+
+// A Gate decides. All fields are required.
+type Gate struct {
+	Trust     func() (*Trust, error) // the trust root as it is now
+	Service   string                 // the service's own URL: whose signers are believed, and the verifier.id
+	Version   string                 // of this software, for verifier.version
+	Evidence  Evidence
+	Policy    Policy
+	Issuer    *attest.Issuer // signs the verdict
+	Decisions Decisions
+	Now       func() time.Time
+}
+
+var environmentName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
+
+// Decide answers a question. The returned decision is stored, and carries its
+// verdict as a signed VSA unless it is ERROR.
+//
+// With an error there is no decision, and its verdict is the zero one, ERROR:
+// ErrInvalid, ErrDenied and ErrNotFound (no such environment) are the
+// caller's; ErrUnavailable may pass. A policy that fails to evaluate gives a
+// decision of ERROR that is stored and says so.
+func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (attest.Decision, error) {
+	if err := caller.Require(attest.GrantDecide); err != nil {
+		return attest.Decision{}, err
+	}
+	if err := q.validate(); err != nil {
+		return attest.Decision{}, err
+	}
+	d := attest.Decision{
+		ID: attest.NewID(), At: g.Now().UTC().Truncate(time.Second),
+		Caller:   caller.Issuer + " " + caller.Subject,
+		Artifact: q.Artifact, Name: q.Name, Environment: q.Environment,
+	}
+
+	// 1: gather. Any failure is an error, never "nothing was found".
+	found, err := g.Evidence.Attestations(ctx, attest.Query{
+		Artifact: q.Artifact, NotPredicateType: attest.VSAType, Limit: maxEvidence + 1,
+	})
+	if err != nil {
+		return attest.Decision{}, fmt.Errorf("gather evidence: %w", err)
+	}
+	if len(found) > maxEvidence {
+		return attest.Decision{}, fmt.Errorf("gather evidence: more than %d attestations about %s", maxEvidence, q.Artifact)
+	}
+
+	// 2: believe. What fails is kept, with its reason.
+	facts, inputs, refused, err := g.believe(found, q.Artifact, d.At)
+	if err != nil {
+		return attest.Decision{}, err
+	}
+
+	// 3: judge. An unknown environment is the caller's mistake; any other
+	// failure is a verdict of ERROR.
+	judgement, err := g.Policy.Judge(ctx, q.Environment, facts)
+	if err != nil {
+		if isCallers(err) || ctx.Err() != nil {
+			return attest.Decision{}, fmt.Errorf("judge: %w", err)
+		}
+		d.Reasons = []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy could not be evaluated"}}
+		return d, g.append(ctx, d)
+	}
+	d.Verdict, d.Reasons = verdict(judgement, len(found), refused)
+	if d.Verdict == attest.VerdictError {
+		return d, g.append(ctx, d)
+	}
+
+	// 4: sign and record. Without a signed, stored verdict there is none.
+	vsa, err := g.Issuer.Issue(ctx, caller, attest.Request{
+		Subjects:  []attest.Subject{subjectOf(q)},
+		Predicate: g.summary(d, judgement, inputs),
+	})
+	if err != nil {
+		return attest.Decision{}, fmt.Errorf("sign verdict: %w", err)
+	}
+	d.VSA, d.VSAID = vsa.Bundle, vsa.ID
+	if err := g.append(ctx, d); err != nil {
+		return attest.Decision{}, err
+	}
+	return d, nil
+}
+
+func (g *Gate) append(ctx context.Context, d attest.Decision) error {
+	if err := g.Decisions.AppendDecision(ctx, d); err != nil {
+		return fmt.Errorf("append decision: %w", err)
+	}
+	return nil
+}
+
+// believe verifies every bundle found. It fails only when there is no trust
+// root to verify with.
+func (g *Gate) believe(found []attest.Attestation, artifact attest.Digest, now time.Time) (
+	facts Facts, inputs []attest.InputAttestation, refused []attest.Reason, err error,
+) {
+	trust, err := g.Trust()
+	if err != nil {
+		return Facts{}, nil, nil, fmt.Errorf("trust root: %w", err)
+	}
+	facts = Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}
+	for _, a := range found {
+		v, err := trust.Verify(a.Bundle, Expect{Artifact: artifact, Identity: Identity{Issuer: g.Service}, PredicateType: a.PredicateType})
+		if err == nil {
+			err = facts.add(a.ID, v)
+		}
+		if err != nil {
+			refused = append(refused, attest.Reason{
+				Rule: "evidence.verifies", Severity: attest.SeverityInfo,
+				Message: fmt.Sprintf("attestation %s is not believed: %s", a.ID, err),
+			})
+			continue
+		}
+		inputs = append(inputs, attest.InputAttestation{
+			URI:    g.Service + "/v1/attestations/" + a.ID,
+			Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
+		})
+	}
+	return facts, inputs, refused, nil
+}
+
+// verdict turns a judgement into the answer. PASS is the last case, reached
+// only when something was found, nothing denies and every required rule was
+// evaluated.
+func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, []attest.Reason) {
+	evaluated := map[string]bool{}
+	for _, rule := range j.Evaluated {
+		evaluated[rule] = true
+	}
+	for _, rule := range j.Required {
+		if !evaluated[rule] {
+			return attest.VerdictError, []attest.Reason{{Rule: rule, Severity: attest.SeverityDeny, Message: "the rule was not evaluated"}}
+		}
+	}
+	if len(j.Required) == 0 || j.Policy.IsZero() {
+		return attest.VerdictError, []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy requires no rule"}}
+	}
+	reasons := append(refused, j.Reasons...)
+	if found == 0 {
+		return attest.VerdictNoEvidence, append([]attest.Reason{{
+			Rule: "evidence.present", Severity: attest.SeverityDeny, Message: "no attestation about this artifact was found",
+		}}, reasons...)
+	}
+	for _, r := range reasons {
+		if r.Severity != attest.SeverityInfo {
+			return attest.VerdictDeny, reasons
+		}
+	}
+	return attest.VerdictPass, reasons
+}
+
+// summary is the verdict as a VSA: one per artifact and environment, the
+// environment named in policy.uri.
+func (g *Gate) summary(d attest.Decision, j Judgement, inputs []attest.InputAttestation) attest.VSA {
+	result, levels := attest.VSAFailed, []string{attest.VSAFailed}
+	if d.Verdict == attest.VerdictPass {
+		result, levels = attest.VSAPassed, []string{fmt.Sprintf("SLSA_BUILD_LEVEL_%d", j.Level)}
+	}
+	return attest.VSA{
+		Verifier:           attest.Verifier{ID: g.Service, Version: map[string]string{"provost": g.Version}},
+		TimeVerified:       d.At,
+		ResourceURI:        resourceURI(d.Name, d.Artifact),
+		Policy:             attest.PolicyRef{URI: g.Service + "/policies/" + d.Environment, Digest: map[string]string{j.Policy.Algorithm(): j.Policy.Hex()}},
+		InputAttestations:  inputs,
+		VerificationResult: result,
+		VerifiedLevels:     levels,
+		SLSAVersion:        "1.2",
+		Extension: map[string]any{
+			g.Service + "/vsa/decision": d.ID,
+			g.Service + "/vsa/verdict":  d.Verdict.String(),
+			g.Service + "/vsa/reasons":  d.Reasons,
+		},
+	}
+}
+
+func (q Question) validate() error {
+	if q.Artifact.Algorithm() != attest.AlgSHA256 {
+		return fmt.Errorf("%w: artifact digest: want sha256", attest.ErrInvalid)
+	}
+	if len(q.Environment) > attest.MaxEnvironment || !environmentName.MatchString(q.Environment) {
+		return fmt.Errorf("%w: environment %.80q: want lower-case letters, digits, '.', '_' and '-'", attest.ErrInvalid, q.Environment)
+	}
+	if len(q.Name) > attest.MaxSubjectName {
+		return &attest.LimitError{What: "name", Limit: attest.MaxSubjectName, Unit: "bytes"}
+	}
+	return nil
+}
+
+func subjectOf(q Question) attest.Subject {
+	return attest.Subject{Name: q.Name, SHA256: q.Artifact}
+}
+
+// resourceURI is the name itself where that is a URI, otherwise a package URL
+// of the generic type that carries the digest (VSA resourceUri must be a URI).
+func resourceURI(name string, d attest.Digest) string {
+	if u, err := url.Parse(name); err == nil && u.Scheme != "" && (u.Host != "" || u.Opaque != "") {
+		return name
+	}
+	if name == "" {
+		name = d.Hex()
+	}
+	parts := strings.Split(strings.Trim(name, "/"), "/")
+	for i, p := range parts {
+		parts[i] = url.PathEscape(p)
+	}
+	return "pkg:generic/" + strings.Join(parts, "/") + "?checksum=" + d.String()
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package verify
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
+	"github.com/sigstore/rekor-tiles/v2/pkg/types/hashedrekord"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/sigstore/sigstore/pkg/signature/options"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+
+	"provost/attest"
+)
+
+// maxLogEntries bounds the work one bundle can ask for.
+const maxLogEntries = 8
+
+// checkLogEntries holds what the engine leaves out. It proves nothing by
+// itself: whether the checkpoint is signed and the proof leads to it is the
+// engine's part.
+//
+// Every entry must be of a log in the trust root, because the engine skips
+// unknown ones and other clients do not. For Rekor v2 entries (hashedrekord
+// 0.0.2) the engine rebuilds the leaf from the bundle and never looks at the
+// body, the proof's index or its root hash, so these are compared here with
+// what was rebuilt, with the entry and with the checkpoint.
+func (t *Trust) checkLogEntries(b *bundle.Bundle) error {
+	entries := b.GetVerificationMaterial().GetTlogEntries()
+	if len(entries) > maxLogEntries {
+		return fmt.Errorf("%d entries: want at most %d", len(entries), maxLogEntries)
+	}
+	for i, entry := range entries {
+		id := fmt.Sprintf("%x", entry.GetLogId().GetKeyId())
+		if _, ok := t.material.RekorLogs()[id]; !ok {
+			return fmt.Errorf("entry %d: log %.16s is not in the trust root", i, id)
+		}
+		kind := entry.GetKindVersion()
+		if kind.GetKind() != "hashedrekord" || kind.GetVersion() != "0.0.2" {
+			return fmt.Errorf("entry %d: kind %.40q %.10q: want hashedrekord 0.0.2", i, kind.GetKind(), kind.GetVersion())
+		}
+		if err := checkEntry(b, entry); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func checkEntry(b *bundle.Bundle, entry *protorekor.TransparencyLogEntry) error {
+	proof := entry.GetInclusionProof()
+	if proof.GetCheckpoint().GetEnvelope() == "" {
+		return errors.New("no inclusion proof with a checkpoint")
+	}
+	if entry.GetIntegratedTime() != 0 || entry.GetInclusionPromise() != nil {
+		return errors.New("a Rekor v2 entry has no integrated time and no promise")
+	}
+	rebuilt, err := rebuildLeafHash(b)
+	if err != nil {
+		return err
+	}
+	// RFC 6962 section 2.1: a leaf hash is SHA-256(0x00 || entry).
+	body := sha256.Sum256(append([]byte{0}, entry.GetCanonicalizedBody()...))
+	if !sameBytes(body[:], rebuilt) {
+		return errors.New("the entry's body is not this bundle's")
+	}
+	size, rootHash, err := parseCheckpoint(proof.GetCheckpoint().GetEnvelope())
+	if err != nil {
+		return err
+	}
+	switch {
+	case proof.GetLogIndex() != entry.GetLogIndex():
+		return fmt.Errorf("the proof is for index %d, the entry's is %d", proof.GetLogIndex(), entry.GetLogIndex())
+	case proof.GetTreeSize() != size:
+		return fmt.Errorf("the proof's tree has %d entries, the checkpoint's %d", proof.GetTreeSize(), size)
+	case !sameBytes(proof.GetRootHash(), rootHash):
+		return errors.New("the proof's root hash is not the checkpoint's")
+	}
+	return nil
+}
+
+// rebuildLeafHash is the leaf hash of the hashedrekord 0.0.2 entry that Rekor
+// v2 would write for b: the digest is SHA-256(PAE).
+func rebuildLeafHash(b *bundle.Bundle) ([]byte, error) {
+	content, err := b.VerificationContent()
+	if err != nil || content.Certificate() == nil {
+		return nil, errors.New("no certificate")
+	}
+	details, err := signature.GetDefaultAlgorithmDetails(content.Certificate().PublicKey, options.WithED25519ph())
+	if err != nil {
+		return nil, err
+	}
+	if details.GetHashType() != crypto.SHA256 {
+		return nil, errors.New("the certificate's key does not sign SHA-256")
+	}
+	envelope := b.GetDsseEnvelope()
+	digest := sha256.Sum256(dsse.PAE(attest.PayloadType, envelope.GetPayload()))
+	return hashedrekord.ToEntryHash(digest[:], &rekorpb.Signature{
+		Content: envelope.GetSignatures()[0].GetSig(),
+		Verifier: &rekorpb.Verifier{
+			KeyDetails: details.GetSignatureAlgorithm(),
+			Verifier: &rekorpb.Verifier_X509Certificate{
+				X509Certificate: &protocommon.X509Certificate{RawBytes: content.Certificate().Raw},
+			},
+		},
+	})
+}
+
+// parseCheckpoint reads tree size and root hash of a tlog checkpoint
+// (c2sp.org/tlog-checkpoint: origin, size, base64 root hash, one a line).
+func parseCheckpoint(envelope string) (size int64, rootHash []byte, err error) {
+	lines := strings.SplitN(envelope, "\n", 4)
+	if len(lines) < 4 {
+		return 0, nil, errors.New("checkpoint: want origin, size and root hash")
+	}
+	if size, err = strconv.ParseInt(lines[1], 10, 64); err != nil {
+		return 0, nil, errors.New("checkpoint: tree size is not a number")
+	}
+	if rootHash, err = base64.StdEncoding.DecodeString(lines[2]); err != nil {
+		return 0, nil, errors.New("checkpoint: root hash is not base64")
+	}
+	return size, rootHash, nil
+}
