@@ -190,12 +190,12 @@ func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, [
 	if len(j.Required) == 0 || j.Policy.IsZero() {
 		return attest.VerdictError, []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy requires no rule"}}
 	}
-	reasons := append(refused, j.Reasons...)
 	if found == 0 {
-		return attest.VerdictNoEvidence, append([]attest.Reason{{
+		return attest.VerdictNoEvidence, []attest.Reason{{
 			Rule: "evidence.present", Severity: attest.SeverityDeny, Message: "no attestation about this artifact was found",
-		}}, reasons...)
+		}}
 	}
+	reasons := append(refused, j.Reasons...)
 	for _, r := range reasons {
 		if r.Severity != attest.SeverityInfo {
 			return attest.VerdictDeny, reasons
