@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: The Provost Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Issue certificates: sign with the issuing CA's key, one certificate at a time.
+# What each parameter rule closes, and how to tighten it to listed versions: provost-sign.hcl.
+#
+# The transit engine is assumed at transit/. Elsewhere, say at team/transit/:
+#   sed 's#"transit/#"team/transit/#' provost-ca.hcl | vault policy write provost-ca -
+
+path "transit/sign/provost-issuing" {
+  capabilities        = ["update"]
+  required_parameters = ["key_version", "prehashed"]
+  allowed_parameters = {
+    "input"                = []
+    "key_version"          = ["1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*"]
+    "prehashed"            = [true]
+    "hash_algorithm"       = ["sha2-256"]
+    "marshaling_algorithm" = ["asn1"]
+  }
+  denied_parameters = {
+    "key_version" = [""]
+    "prehashed"   = [""]
+  }
+}
+
+path "transit/keys/provost-issuing" {
+  capabilities = ["read"]
+}
