@@ -1,0 +1,210 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"provost/api/client"
+	"provost/attest"
+)
+
+func attestCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "attest", Short: "Ask for signed attestations"}
+	c.AddCommand(attestProvenanceCommand(o), attestSBOMCommand(o))
+	return c
+}
+
+// A keeper says where the bundle that comes back is kept.
+type keeper struct {
+	path  string
+	force bool
+}
+
+func (k *keeper) register(c *cobra.Command) {
+	c.Flags().StringVar(&k.path, "bundle", "", "`FILE` to keep the bundle in (default ARTIFACT.sigstore.json, and from the second on a line of ARTIFACT.intoto.jsonl)")
+	c.Flags().BoolVar(&k.force, "force", false, "replace the file that --bundle names")
+}
+
+func attestProvenanceCommand(o *options) *cobra.Command {
+	var keep keeper
+	c := &cobra.Command{
+		Use:   "provenance ARTIFACT...",
+		Short: "Ask for SLSA provenance of the running build",
+		Long: `Ask for SLSA provenance v1 of the running build. What it says comes from the
+CI's own token; the command adds nothing but the digests of the artifacts.`,
+		Example: "  provost attest provenance dist/app dist/app.sha256",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			artifacts, err := resolveAll(args)
+			if err != nil {
+				return err
+			}
+			service, err := o.service()
+			if err != nil {
+				return err
+			}
+			var req client.ProvenanceRequest
+			for _, a := range artifacts {
+				req.Subjects = append(req.Subjects, client.Subject{Name: a.Name, Digest: map[string]string{a.Digest.Algorithm(): a.Digest.Hex()}})
+			}
+			return keep.around(o, artifacts[0], len(artifacts), func() (client.Attestation, error) {
+				return service.AttestProvenance(c.Context(), req, "")
+			})
+		},
+	}
+	keep.register(c)
+	return c
+}
+
+func attestSBOMCommand(o *options) *cobra.Command {
+	var keep keeper
+	var sbom string
+	c := &cobra.Command{
+		Use:     "sbom --sbom FILE ARTIFACT",
+		Short:   "Attest an artifact's bill of materials",
+		Long:    "Attest an artifact's bill of materials: CycloneDX 1.2 to 1.7 or SPDX 2.2 to 2.3, JSON, sniffed.",
+		Example: "  provost attest sbom --sbom app.cdx.json dist/app",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if sbom == "" {
+				return usageError{errors.New("--sbom FILE is required")}
+			}
+			artifacts, err := resolveAll(args)
+			if err != nil {
+				return err
+			}
+			document, err := readBounded(sbom, attest.MaxPredicate)
+			if err != nil {
+				return fmt.Errorf("read SBOM: %w", err)
+			}
+			service, err := o.service()
+			if err != nil {
+				return err
+			}
+			a := artifacts[0]
+			return keep.around(o, a, 1, func() (client.Attestation, error) {
+				return service.AttestSBOM(c.Context(), client.Artifact{Digest: a.Digest, Name: a.Name}, document, "")
+			})
+		},
+	}
+	c.Flags().StringVar(&sbom, "sbom", "", "`FILE` with the bill of materials; - for standard input")
+	keep.register(c)
+	return c
+}
+
+func resolveAll(args []string) ([]artifact, error) {
+	if len(args) > attest.MaxSubjects {
+		return nil, usageError{&attest.LimitError{What: "artifacts", Limit: attest.MaxSubjects, Unit: "artifacts"}}
+	}
+	var artifacts []artifact
+	for _, arg := range args {
+		a, err := resolveArtifact(arg)
+		if err != nil {
+			return nil, err
+		}
+		artifacts = append(artifacts, a)
+	}
+	return artifacts, nil
+}
+
+// around asks for an attestation and keeps its bundle. Where it will be kept
+// is decided before anything is signed, so that no bundle is signed that has
+// no place.
+func (k *keeper) around(o *options, first artifact, artifacts int, ask func() (client.Attestation, error)) error {
+	if k.path != "" && !k.force {
+		if _, err := os.Lstat(k.path); err == nil {
+			return hint(fmt.Errorf("%s exists", k.path), "pass --force to replace it, or another --bundle")
+		}
+	}
+	a, err := ask()
+	if err != nil {
+		return explain(fmt.Errorf("attest: %w", err))
+	}
+	path, err := k.write(first, artifacts, a.Bundle)
+	if err != nil {
+		return hint(fmt.Errorf("attestation %s is signed and stored, but could not be kept here: %w", a.ID, err),
+			"the service has it: GET /v1/attestations/"+a.ID)
+	}
+	p := o.printer()
+	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, path}, func() {
+		p.printf("attested %s\n", first.Digest)
+		p.table("  type\t"+a.PredicateType, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
+			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)
+	})
+}
+
+// kept is an attestation as printed in JSON.
+type kept struct {
+	ID            string    `json:"id"`
+	PredicateType string    `json:"predicateType"`
+	Signer        string    `json:"signer"`
+	KeyVersion    int       `json:"keyVersion"`
+	SignedAt      time.Time `json:"signedAt"`
+	Bundle        string    `json:"bundle"`
+}
+
+// write keeps a bundle and says where. Without --bundle the first bundle of an
+// artifact gets a file of its own, and later ones a line each, so that nothing
+// is ever replaced that was not named.
+func (k *keeper) write(first artifact, artifacts int, bundle []byte) (string, error) {
+	if k.path != "" {
+		flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+		if k.force {
+			flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+		}
+		return k.path, writeTo(k.path, flags, bundle)
+	}
+	base := first.Path
+	switch {
+	case artifacts > 1:
+		base = filepath.Join(filepath.Dir(first.Path), "multiple")
+	case base == "":
+		base = "sha256-" + first.Digest.Hex()
+	}
+	if artifacts == 1 {
+		path := base + ".sigstore.json"
+		err := writeTo(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, bundle)
+		if !errors.Is(err, os.ErrExist) {
+			return path, err
+		}
+	}
+	path := base + ".intoto.jsonl"
+	return path, writeTo(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, bundle)
+}
+
+func writeTo(path string, flags int, bundle []byte) error {
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(bundle[:len(bundle):len(bundle)], '\n'))
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// explain adds what to do next to what a service answered.
+func explain(err error) error {
+	var p *client.Problem
+	var h hinted
+	switch {
+	case errors.As(err, &h):
+	case errors.Is(err, client.ErrUnauthenticated):
+		return hint(err, "the token was not accepted: is it fresh, and for this service?")
+	case errors.As(err, &p) && p.Grant != "":
+		return hint(err, fmt.Sprintf("an administrator can grant %q in the service's access table", p.Grant))
+	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return hint(err, "try again; the service's /readyz says what it lacks")
+	}
+	return err
+}

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"provost/api/client"
+	"provost/attest"
+	"provost/verify"
+)
+
+type gateFlags struct {
+	environment, vsa, trustedRoot string
+}
+
+func gateCommand(o *options) *cobra.Command {
+	f := new(gateFlags)
+	c := &cobra.Command{
+		Use:   "gate ARTIFACT --env NAME",
+		Short: "Ask whether an artifact may go to an environment",
+		Long: `Ask the service whether an artifact may go to an environment, and print the
+verdict with its reasons. Everything but PASS means no:
+
+  0 PASS   1 ERROR   3 DENY   4 NO_EVIDENCE
+
+A PASS counts only with its signed verdict: the VSA is verified here, with
+--trusted-root or the service's own trusted root, before the command says 0.`,
+		Example: "  provost gate dist/app --env prod --vsa app.vsa.sigstore.json",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return f.run(c.Context(), o, args[0]) },
+	}
+	c.Flags().StringVar(&f.environment, "env", "", "`NAME` of the environment to go to")
+	c.Flags().StringVar(&f.vsa, "vsa", "", "`FILE` to keep the signed verdict in; replaced if it exists")
+	c.Flags().StringVar(&f.trustedRoot, "trusted-root", "", "`FILE` with the trusted root that the verdict is verified with")
+	return c
+}
+
+func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
+	if f.environment == "" {
+		return usageError{errors.New("--env NAME is required")}
+	}
+	a, err := resolveArtifact(arg)
+	if err != nil {
+		return err
+	}
+	service, err := o.service()
+	if err != nil {
+		return err
+	}
+	d, err := service.Decide(ctx, client.Question{Artifact: client.Artifact{Digest: a.Digest, Name: a.Name}, Environment: f.environment})
+	if err != nil {
+		return explain(fmt.Errorf("gate: %w", err)) // closed: ERROR
+	}
+	if d.Verdict != attest.VerdictError {
+		if err := f.checkVSA(ctx, o, a, d); err != nil {
+			return fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err) // closed: ERROR
+		}
+		if f.vsa != "" {
+			if err := writeTo(f.vsa, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, d.VSA); err != nil {
+				return fmt.Errorf("gate: keep the signed verdict: %w", err)
+			}
+		}
+	}
+	p := o.printer()
+	if err := p.answer(d, func() { printDecision(p, a, d) }); err != nil {
+		return err
+	}
+	switch d.Verdict {
+	case attest.VerdictPass:
+		return nil
+	case attest.VerdictDeny:
+		return exit(exitDeny)
+	case attest.VerdictNoEvidence:
+		return exit(exitNoEvidence)
+	}
+	return exit(exitError)
+}
+
+// checkVSA believes the verdict only as far as it is signed: by the verdict
+// signer, about this artifact and environment, saying what the answer says.
+func (f *gateFlags) checkVSA(ctx context.Context, o *options, a artifact, d client.Decision) error {
+	trust, err := o.trust(ctx, f.trustedRoot)
+	if err != nil {
+		return err
+	}
+	v, err := trust.Verify(d.VSA, verify.Expect{Artifact: a.Digest, PredicateType: attest.VSAType})
+	if err != nil {
+		return err
+	}
+	summary, err := attest.ParseVSA(v.Statement().Predicate)
+	if err != nil {
+		return err
+	}
+	if passed := summary.VerificationResult == attest.VSAPassed; passed != (d.Verdict == attest.VerdictPass) {
+		return fmt.Errorf("it says %s", summary.VerificationResult)
+	}
+	if want := v.Identity().Issuer + "/policies/" + f.environment; summary.Policy.URI != want {
+		return fmt.Errorf("it is about policy %s, not %s", summary.Policy.URI, want)
+	}
+	if summary.Verifier.ID != v.Identity().Issuer {
+		return fmt.Errorf("its verifier %s is not its signer's service %s", summary.Verifier.ID, v.Identity().Issuer)
+	}
+	return nil
+}
+
+func printDecision(p printer, a artifact, d client.Decision) {
+	p.printf("%s  %s to %s\n", p.mark(d.Verdict.String()), a.Digest, d.Environment)
+	var rows []string
+	for _, r := range d.Reasons {
+		mark, colour := "ok", dim
+		if r.Severity != attest.SeverityInfo {
+			mark, colour = "no", red
+		}
+		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s", p.paint(colour, mark), r.Rule, safe(r.Message)))
+	}
+	p.table(rows...)
+	p.printf("decision %s\n", d.ID)
+}

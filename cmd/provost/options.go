@@ -1,0 +1,131 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"provost/api/client"
+	"provost/attest"
+	"provost/verify"
+)
+
+// options are the flags that every verb has.
+type options struct {
+	output, url, tokenFile string
+}
+
+func (o *options) register(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.StringVar(&o.output, "output", "text", "how to answer: `text|json`")
+	f.StringVar(&o.url, "url", os.Getenv("PROVOST_URL"), "the service's `URL` (PROVOST_URL)")
+	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token; otherwise PROVOST_TOKEN, otherwise the CI's own")
+}
+
+func (o *options) validate() error {
+	if o.output != "text" && o.output != "json" {
+		return usageError{fmt.Errorf("--output %q: want text or json", o.output)}
+	}
+	return nil
+}
+
+func (o *options) printer() printer { return newPrinter(os.Stdout, o.output) }
+
+// service is a client of the service, or a usage error that says how to name
+// it.
+func (o *options) service() (*client.Client, error) {
+	if o.url == "" {
+		return nil, usageError{hint(errors.New("which service?"), "set PROVOST_URL, or pass --url https://provost.example.com")}
+	}
+	return &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version}, nil
+}
+
+// maxToken is the largest token read, in bytes.
+const maxToken = 16 << 10
+
+// token finds the caller's token: the file, the environment, or the CI.
+func (o *options) token(ctx context.Context) (string, error) {
+	if o.tokenFile != "" {
+		raw, err := readBounded(o.tokenFile, maxToken)
+		if err != nil {
+			return "", fmt.Errorf("read token: %w", err)
+		}
+		return strings.TrimSpace(string(raw)), nil
+	}
+	if t := strings.TrimSpace(os.Getenv("PROVOST_TOKEN")); t != "" {
+		return t, nil
+	}
+	if t, ok, err := githubToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
+		return t, err
+	}
+	return "", hint(errors.New("no token"), "set PROVOST_TOKEN, pass --token-file, or run in GitHub Actions with permission id-token: write")
+}
+
+// trust reads the trusted root from a file, or asks the service for it.
+func (o *options) trust(ctx context.Context, file string) (*verify.Trust, error) {
+	raw, err := o.trustedRoot(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	t, err := verify.ParseTrust(raw)
+	if err != nil && file != "" {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	return t, err
+}
+
+func (o *options) trustedRoot(ctx context.Context, file string) ([]byte, error) {
+	if file != "" {
+		raw, err := readBounded(file, verify.MaxTrustedRoot)
+		if err != nil {
+			return nil, fmt.Errorf("read trusted root: %w", err)
+		}
+		return raw, nil
+	}
+	service, err := o.service()
+	if err != nil {
+		return nil, usageError{hint(errors.New("whom to trust?"), "pass --trusted-root FILE, or name the service with --url")}
+	}
+	raw, err := service.TrustedRoot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fetch trusted root: %w", err)
+	}
+	return raw, nil
+}
+
+// fetchBundles asks the service for all attestations about an artifact, of one
+// predicate type or all. Verdicts are left out unless asked for by type: a VSA
+// says what was judged, and is no evidence.
+func (o *options) fetchBundles(ctx context.Context, d attest.Digest, predicateType string) ([][]byte, error) {
+	service, err := o.service()
+	if err != nil {
+		return nil, usageError{hint(errors.New("which bundle?"), "pass --bundle FILE, or name the service with --url")}
+	}
+	var bundles [][]byte
+	for after := ""; ; {
+		page, err := service.Attestations(ctx, d, predicateType, after, 0)
+		if err != nil {
+			return nil, fmt.Errorf("fetch attestations: %w", err)
+		}
+		for _, a := range page.Attestations {
+			if predicateType == "" && a.PredicateType == attest.VSAType {
+				continue
+			}
+			bundles = append(bundles, a.Bundle)
+		}
+		if page.Next == "" {
+			return bundles, nil
+		}
+		if page.Next == after || len(bundles) > maxBundles {
+			return nil, fmt.Errorf("fetch attestations: %w", &attest.LimitError{What: "attestations", Limit: maxBundles, Unit: "bundles"})
+		}
+		after = page.Next
+	}
+}

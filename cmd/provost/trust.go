@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"provost/verify"
+)
+
+func trustCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "trust", Short: "The trusted root: whom to believe"}
+	c.AddCommand(trustRootCommand(o), trustShowCommand(o))
+	return c
+}
+
+func trustRootCommand(o *options) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "root",
+		Short: "Write the service's trusted root",
+		Long: `Write the service's trusted root (trusted_root.json), to standard output or
+to a file. cosign and other Sigstore clients read it as it is. Fetch it once,
+over a connection that you trust, and keep it: it does not change when signing
+keys rotate.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			raw, err := o.trustedRoot(c.Context(), "")
+			if err != nil {
+				return explain(err)
+			}
+			if _, err := verify.ParseTrust(raw); err != nil {
+				return err
+			}
+			if file == "" {
+				_, err = os.Stdout.Write(raw)
+				return err
+			}
+			return os.WriteFile(file, raw, 0o644)
+		},
+	}
+	c.Flags().StringVar(&file, "trusted-root", "", "`FILE` to write to")
+	return c
+}
+
+func trustShowCommand(o *options) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "show",
+		Short: "Explain a trusted root",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			trust, err := o.trust(c.Context(), file)
+			if err != nil {
+				return explain(err)
+			}
+			authorities := trust.Authorities()
+			p := o.printer()
+			return p.answer(map[string]any{"authorities": authorities}, func() {
+				for _, a := range authorities {
+					p.printf("%s %s\n", a.Kind, safe(a.URI))
+					p.table("  trusted\t"+span(a.ValidFrom, a.ValidTo), "  subject\t"+safe(a.Subject),
+						"  certificate\t"+span(a.NotBefore, a.NotAfter), "  sha256\t"+a.Fingerprint)
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&file, "trusted-root", "", "`FILE` with the trusted root (default the service's)")
+	return c
+}
+
+func span(from, to time.Time) string {
+	until := "with no end"
+	if !to.IsZero() {
+		until = "until " + to.UTC().Format(time.RFC3339)
+	}
+	if from.IsZero() {
+		return until
+	}
+	return "from " + from.UTC().Format(time.RFC3339) + " " + until
+}

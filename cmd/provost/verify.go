@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"provost/attest"
+	"provost/verify"
+)
+
+// maxBundleFile is the largest file of bundles read, in bytes, and maxBundles
+// the most that one may hold.
+const (
+	maxBundleFile = 256 << 20
+	maxBundles    = 1000
+)
+
+type verifyFlags struct {
+	bundle, trustedRoot, predicateType, identity, issuer string
+}
+
+func verifyCommand(o *options) *cobra.Command {
+	f := new(verifyFlags)
+	c := &cobra.Command{
+		Use:   "verify ARTIFACT",
+		Short: "Verify attestations about an artifact on this machine",
+		Long: `Verify attestations about an artifact on this machine.
+
+The bundles come from --bundle, a Sigstore bundle or a file with one bundle a
+line; without it they are asked of the service. Whom to trust comes from
+--trusted-root, or is asked of the service. With both flags no socket is
+opened.
+
+Every bundle must verify. Without --certificate-identity it must be signed by
+the signer that a Provost service has for that kind of attestation.`,
+		Example: `  provost verify app --bundle app.sigstore.json --trusted-root trusted_root.json
+  provost verify sha256:9f86d0… --type slsaprovenance1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c.Context(), o, args[0]) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&f.bundle, "bundle", "", "`FILE` with the bundle, or one bundle a line")
+	flags.StringVar(&f.trustedRoot, "trusted-root", "", "`FILE` with the trusted root (trusted_root.json)")
+	flags.StringVar(&f.predicateType, "type", "", "only this predicate type: a `URI`, slsaprovenance1, cyclonedx or spdxjson")
+	flags.StringVar(&f.identity, "certificate-identity", "", "the signer's SAN `URI`, compared exactly")
+	flags.StringVar(&f.issuer, "certificate-oidc-issuer", "", "the issuer `URL` in the signer's certificate, compared exactly")
+	return c
+}
+
+// An outcome is one bundle's, as printed in JSON.
+type outcome struct {
+	Verified      bool      `json:"verified"`
+	PredicateType string    `json:"predicateType,omitempty"`
+	Identity      string    `json:"certificateIdentity,omitempty"`
+	Issuer        string    `json:"certificateOidcIssuer,omitempty"`
+	SignedAt      time.Time `json:"signedAt,omitzero"`
+	Subject       string    `json:"subject,omitempty"`
+	Builder       string    `json:"builder,omitempty"`
+	Source        string    `json:"source,omitempty"`
+	Step          string    `json:"step,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+}
+
+// report is the whole answer, as printed in JSON.
+type report struct {
+	Artifact string    `json:"artifact"`
+	Verdict  string    `json:"verdict"`
+	Bundles  []outcome `json:"bundles"`
+}
+
+func (f *verifyFlags) run(ctx context.Context, o *options, arg string) error {
+	if f.identity != "" && f.issuer == "" {
+		return usageError{hint(errors.New("--certificate-identity needs --certificate-oidc-issuer"), "name the issuer that the identity is of")}
+	}
+	want, err := predicateType(f.predicateType)
+	if err != nil {
+		return err
+	}
+	a, err := resolveArtifact(arg)
+	if err != nil {
+		return err
+	}
+	bundles, err := f.bundles(ctx, o, a, want)
+	if err != nil {
+		return err
+	}
+	trust, err := o.trust(ctx, f.trustedRoot)
+	if err != nil {
+		return err
+	}
+	r := f.judge(trust, a, bundles, want)
+	if err := f.print(o.printer(), a, r); err != nil {
+		return err
+	}
+	switch r.Verdict {
+	case attest.VerdictPass.String():
+		return nil
+	case attest.VerdictNoEvidence.String():
+		return exit(exitNoEvidence)
+	}
+	return exit(exitDeny)
+}
+
+// bundles reads the bundles from the file, or asks the service for those about
+// the artifact.
+func (f *verifyFlags) bundles(ctx context.Context, o *options, a artifact, want string) ([][]byte, error) {
+	if f.bundle == "" {
+		return o.fetchBundles(ctx, a.Digest, want)
+	}
+	raw, err := readBounded(f.bundle, maxBundleFile)
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	return splitBundles(raw)
+}
+
+// splitBundles takes a file apart: one JSON document, or one a line.
+func splitBundles(raw []byte) ([][]byte, error) {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	if attest.CheckJSON(raw) == nil {
+		return [][]byte{raw}, nil
+	}
+	var bundles [][]byte
+	for line := range bytes.Lines(raw) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			bundles = append(bundles, line)
+		}
+		if len(bundles) > maxBundles {
+			return nil, fmt.Errorf("read bundle: %w", &attest.LimitError{What: "file", Limit: maxBundles, Unit: "bundles"})
+		}
+	}
+	if len(bundles) == 1 || attest.CheckJSON(bundles[0]) != nil {
+		// Not lines of JSON after all: one broken document, to be refused
+		// whole.
+		return [][]byte{raw}, nil
+	}
+	return bundles, nil
+}
+
+// judge verifies every bundle. PASS needs at least one of the wanted type, and
+// none that fails; a bundle of another type is neither.
+func (f *verifyFlags) judge(trust *verify.Trust, a artifact, bundles [][]byte, want string) report {
+	r := report{Artifact: a.Digest.String(), Verdict: attest.VerdictNoEvidence.String(), Bundles: []outcome{}}
+	failed, passed := 0, 0
+	for _, raw := range bundles {
+		v, err := trust.Verify(raw, verify.Expect{
+			Artifact: a.Digest, Identity: verify.Identity{SAN: f.identity, Issuer: f.issuer},
+		})
+		if err != nil {
+			failed++
+			r.Bundles = append(r.Bundles, refusal(err))
+			continue
+		}
+		if want != "" && v.Statement().PredicateType != want {
+			continue
+		}
+		passed++
+		r.Bundles = append(r.Bundles, accepted(v))
+	}
+	switch {
+	case failed > 0:
+		r.Verdict = attest.VerdictDeny.String()
+	case passed > 0:
+		r.Verdict = attest.VerdictPass.String()
+	}
+	return r
+}
+
+func refusal(err error) outcome {
+	out := outcome{Reason: err.Error()}
+	var at *verify.Error
+	if errors.As(err, &at) {
+		out.Step, out.Reason = string(at.Step), at.Err.Error()
+	}
+	return out
+}
+
+func accepted(v *verify.Verified) outcome {
+	out := outcome{
+		Verified: true, PredicateType: v.Statement().PredicateType, SignedAt: v.SignedAt(),
+		Identity: v.Identity().SAN, Issuer: v.Identity().Issuer, Subject: v.Subject().Name,
+	}
+	if out.PredicateType == attest.ProvenanceType {
+		if b, err := attest.ParseProvenance(v.Statement().Predicate); err == nil {
+			out.Builder = b.BuilderID
+			if len(b.Dependencies) > 0 {
+				out.Source = b.Dependencies[0].URI
+			}
+		}
+	}
+	return out
+}
+
+func (f *verifyFlags) print(p printer, a artifact, r report) error {
+	return p.answer(r, func() {
+		p.printf("%s  %s\n", p.mark(r.Verdict), a.Digest)
+		for _, b := range r.Bundles {
+			if !b.Verified {
+				p.printf("\n%s: %s\n", p.paint(red, "does not verify, at "+orNone(b.Step)), safe(b.Reason))
+				continue
+			}
+			rows := []string{
+				"  type\t" + safe(b.PredicateType), "  signer\t" + safe(b.Identity), "  issuer\t" + safe(b.Issuer),
+				"  signed\t" + b.SignedAt.Format(time.RFC3339), "  subject\t" + safe(orNone(b.Subject)),
+			}
+			if b.Builder != "" {
+				rows = append(rows, "  builder\t"+safe(b.Builder), "  source\t"+safe(b.Source))
+			}
+			p.printf("\n%s\n", p.paint(green, "verified"))
+			p.table(rows...)
+		}
+		if len(r.Bundles) == 0 {
+			p.printf("no attestation about it was found\n")
+		}
+	})
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// predicateType resolves cosign's short names.
+func predicateType(s string) (string, error) {
+	switch s {
+	case "":
+		return "", nil
+	case "slsaprovenance1", "slsaprovenance":
+		return attest.ProvenanceType, nil
+	case "cyclonedx":
+		return "https://cyclonedx.org/bom", nil
+	case "spdxjson":
+		return "https://spdx.dev/Document/v2.3", nil
+	}
+	if !strings.Contains(s, "://") {
+		return "", usageError{hint(fmt.Errorf("--type %q is not a predicate type", s), "a URI, slsaprovenance1, cyclonedx or spdxjson")}
+	}
+	return s, nil
+}
