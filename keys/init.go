@@ -1,0 +1,184 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keys
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"filippo.io/age"
+
+	"provost/attest"
+)
+
+// initAttempts bounds how often Init starts over because another one runs.
+const initAttempts = 5
+
+// Init is the first start. It creates the keys of the backend, which must be a
+// [Rotator]; makes the offline root in memory, which signs the certificates of
+// the issuing CA and of the timestamp authority; gives the root's private key
+// (PKCS #8, PEM) away to keep; and issues a first leaf for every signer.
+// Nothing here ever needs the root key again.
+//
+// It may be run again at any time, and by several at once: what is there
+// stays, what is missing is made. The archived root certificate is what
+// commits a hierarchy. If Init ends before it, whatever the reason, the next
+// one makes another root, and the key that keep was given before is of no use;
+// keep is told whose key it is.
+func Init(ctx context.Context, config Config, keep func(root *x509.Certificate, key []byte) error) error {
+	if err := config.complete(); err != nil {
+		return err
+	}
+	if config.Organization == "" || len(config.Organization) > 40 { // X.520 bounds the CN made of it to 64
+		return fmt.Errorf("%w: organization %.80q: want 1 to 40 bytes", attest.ErrInvalid, config.Organization)
+	}
+	rotator, ok := config.Backend.(Rotator)
+	if !ok {
+		return fmt.Errorf("%w: this key backend cannot create keys", ErrBackendDenied)
+	}
+	for _, name := range allKeys() {
+		if err := rotator.Create(ctx, name); err != nil {
+			return fmt.Errorf("create key %s: %w", name, err)
+		}
+	}
+	for range initAttempts {
+		archived, err := readArchive(ctx, config.Archive)
+		if err != nil {
+			return err
+		}
+		if archived.root.cert != nil {
+			return firstLeaves(ctx, config)
+		}
+		if err := newHierarchy(ctx, config, archived, keep); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: others are initialising the same archive all the time", attest.ErrConflict)
+}
+
+// firstLeaves has every signer adopt its newest version.
+func firstLeaves(ctx context.Context, config Config) error {
+	a, err := Open(ctx, config)
+	if err != nil {
+		return err
+	}
+	for _, p := range attest.Powers {
+		s := a.signers[p]
+		if err := s.lock(ctx); err != nil {
+			return err
+		}
+		err := s.adopt(ctx)
+		s.unlock()
+		if err != nil {
+			return fmt.Errorf("first leaf of signer %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// newHierarchy makes a root and what it signs, and archives them, the root
+// last. It returns nil also when another process's hierarchy got in between:
+// the caller looks at the archive again.
+func newHierarchy(ctx context.Context, config Config, archived archived, keep func(*x509.Certificate, []byte) error) error {
+	now := config.Now()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	root, err := newRoot(config.Organization, key, now)
+	if err != nil {
+		return err
+	}
+	certificates := make([]attest.Certificate, 0, 3)
+	for _, k := range []struct {
+		name    string
+		certify func(*ecdsa.PublicKey) (*x509.Certificate, error)
+	}{
+		{keyIssuing, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newIssuing(p, now) }},
+		{keyTimestamp, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newTimestamp(p, now) }},
+	} {
+		version, err := uncertified(ctx, config.Backend, k.name, archived.certs[k.name])
+		if err != nil {
+			return fmt.Errorf("key %s: %w", k.name, err)
+		}
+		cert, err := k.certify(version.Public)
+		if err != nil {
+			return fmt.Errorf("certify key %s: %w", k.name, err)
+		}
+		certificates = append(certificates, attest.Certificate{Name: k.name, Version: version.Number, DER: cert.Raw})
+	}
+	certificates = append(certificates, attest.Certificate{Name: keyRoot, Version: 1, DER: root.cert.Raw})
+
+	// Given away before it is committed: a root whose key is nowhere could
+	// never certify again.
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := keep(root.cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		return fmt.Errorf("give the root key away: %w", err)
+	}
+	for _, c := range certificates {
+		stored, err := config.Archive.AppendCertificate(ctx, c)
+		if err != nil {
+			return fmt.Errorf("archive certificate %s: %w", c.Name, err)
+		}
+		if string(stored.DER) != string(c.DER) { // another process is at it: do not commit a root that lacks this
+			return nil
+		}
+	}
+	return nil
+}
+
+// uncertified returns a version of the key that no archived certificate names.
+// One that is named was certified by a root that was never committed, and the
+// archive never changes what it has.
+func uncertified(ctx context.Context, backend Backend, key string, certs []certified) (Version, error) {
+	for {
+		versions, err := backend.Versions(ctx, key)
+		if err != nil {
+			return Version{}, err
+		}
+		newest := versions[len(versions)-1]
+		if len(certs) == 0 || newest.Number > certs[len(certs)-1].version {
+			return newest, nil
+		}
+		if err := backend.(Rotator).Rotate(ctx, key); err != nil {
+			return Version{}, err
+		}
+	}
+}
+
+// KeepRootIn returns a function for [Init] that writes the root key to the
+// directory, which must exist, encrypted to an age recipient (age1…). The file
+// is named root-<first 16 hex digits of the certificate's SHA-256>.age, is
+// never replaced, and is durable before Init goes on. Take it away.
+func KeepRootIn(dir, recipient string) (func(root *x509.Certificate, key []byte) error, error) {
+	to, err := age.ParseX25519Recipient(recipient)
+	if err != nil {
+		return nil, fmt.Errorf("%w: age recipient: want age1…: %w", attest.ErrInvalid, err)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("%w: root key directory %s: %w", attest.ErrInvalid, dir, errors.Join(err, fs.ErrNotExist))
+	}
+	return func(root *x509.Certificate, key []byte) error {
+		sealed, err := seal(key, to)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(root.Raw)
+		return writeOnce(filepath.Join(dir, "root-"+hex.EncodeToString(sum[:8])+".age"), sealed)
+	}, nil
+}
