@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The tests of this file run this test binary again, as a child that can be
+// killed or that has fewer rights. childEnv says what the child does, and to
+// which database.
+const childEnv = "PROVOST_STORE_CHILD"
+
+func TestMain(m *testing.M) {
+	role, path, _ := strings.Cut(os.Getenv(childEnv), " ")
+	var err error
+	switch role {
+	case "":
+		os.Exit(m.Run())
+	case "append":
+		err = childAppend(path)
+	case "read-only":
+		err = childReadOnly(path)
+	case "disk-full":
+		err = childDiskFull(path)
+	default:
+		err = fmt.Errorf("no such role: %s", role)
+	}
+	if err != nil {
+		fmt.Println("child:", err)
+		os.Exit(1)
+	}
+}
+
+// childCommand runs the binary through /proc, where it can be reached without
+// rights on the directories above it.
+func childCommand(t *testing.T, role, path string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"="+role+" "+path)
+	return cmd
+}
+
+// runChild runs the role as an ordinary user: root is not stopped by modes.
+func runChild(t *testing.T, role, path string) {
+	t.Helper()
+	cmd := childCommand(t, role, path)
+	if os.Geteuid() == 0 {
+		const nobody = 65534
+		for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{path, filepath.Dir(path)} {
+			if err := os.Chown(name, nobody, nobody); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", role, err, out)
+	}
+}
+
+// TestKill kills a process that writes, as hard as can be, and expects
+// everything that it had acknowledged. It shows that nothing acknowledged
+// lives in the process; that it is also on the disk follows from
+// synchronous=FULL, which TestSettings holds.
+func TestKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	acked := map[string]string{} // id → bundle, "" for an intent
+	for _, acks := range []int{1, 50, 400} {
+		cmd := childCommand(t, "append", path)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); n++ {
+			if n == acks { // and go on reading what it said before it died
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			word, rest, _ := strings.Cut(lines.Text(), " ")
+			id, bundle, _ := strings.Cut(rest, " ")
+			switch word {
+			case "intent":
+				acked[id] = ""
+			case "attestation":
+				acked[id] = bundle
+			default:
+				t.Fatalf("the child said %q", lines.Text())
+			}
+		}
+		if err := cmd.Wait(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("the child ended by itself: %v", err)
+		}
+	}
+
+	s := openTest(t, path)
+	intents, err := s.OpenIntents(t.Context(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := map[string]bool{}
+	for _, in := range intents {
+		open[in.ID] = true
+	}
+	attestations := 0
+	for id, bundle := range acked {
+		a, err := s.Attestation(t.Context(), id)
+		switch {
+		case bundle != "" && (err != nil || string(a.Bundle) != bundle):
+			t.Errorf("attestation %s was acknowledged: got %q, %v: want %q", id, a.Bundle, err, bundle)
+		case bundle == "" && err != nil && !open[id]:
+			t.Errorf("intent %s was acknowledged and is gone", id)
+		}
+		if bundle != "" {
+			attestations++
+		}
+	}
+	t.Logf("%d attestations and %d more intents were acknowledged; %d intents are open", attestations, len(acked)-attestations, len(intents))
+	var health string
+	if err := s.readers.QueryRow("PRAGMA integrity_check").Scan(&health); err != nil || health != "ok" {
+		t.Errorf("integrity check: %s, %v", health, err)
+	}
+}
+
+// childAppend appends from several goroutines for ever, and says what was
+// acknowledged.
+func childAppend(path string) error {
+	ctx := context.Background()
+	s, err := OpenSQLite(ctx, path)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // a line is one write, but let it not depend on that
+	say := func(words ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Println(words...)
+	}
+	failed := make(chan error)
+	for range 4 {
+		go func() {
+			for {
+				in := testIntent("artifact")
+				if _, _, err := s.AppendIntent(ctx, in); err != nil {
+					failed <- err
+				}
+				say("intent", in.ID)
+				bundle := "bundle-of-" + in.ID
+				if _, err := s.AppendAttestation(ctx, testAttestation(in, []byte(bundle))); err != nil {
+					failed <- err
+				}
+				say("attestation", in.ID, bundle)
+			}
+		}()
+	}
+	return <-failed
+}

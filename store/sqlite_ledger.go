@@ -1,0 +1,346 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"provost/attest"
+)
+
+// AppendIntent stores the intent, or finds the one that the caller's
+// idempotency key already has: see [attest.Ledger]. While the earlier intent
+// has no attestation its ID is returned with a nil done, and the caller may go
+// on with it. It is an [attest.ErrConflict] if the ID is taken and an
+// [attest.ErrInvalid] if the intent cannot be represented.
+func (s *SQLite) AppendIntent(ctx context.Context, intent attest.Intent) (id string, done *attest.Attestation, err error) {
+	if err := checkIntent(intent); err != nil {
+		return "", nil, err
+	}
+	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		id, done, err = appendIntent(ctx, tx, intent)
+		return err
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	return id, done, nil
+}
+
+// AppendAttestation stores a bundle under its intent's ID, sets its Seq, and
+// returns what is stored there: see [attest.Ledger]. The predicate type, the
+// signer and the subjects must be the intent's, or it is an
+// [attest.ErrConflict]: what is released is what was announced.
+func (s *SQLite) AppendAttestation(ctx context.Context, a attest.Attestation) (stored attest.Attestation, err error) {
+	if len(a.Bundle) == 0 {
+		return stored, fmt.Errorf("%w: attestation %.40q has no bundle", attest.ErrInvalid, a.ID)
+	}
+	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		stored, err = appendAttestation(ctx, tx, a)
+		return err
+	})
+	if err != nil {
+		return attest.Attestation{}, err
+	}
+	return stored, nil
+}
+
+// Attestation returns the attestation of that ID, or an [attest.ErrNotFound].
+func (s *SQLite) Attestation(ctx context.Context, id string) (a attest.Attestation, err error) {
+	err = s.read(ctx, func(tx *sql.Tx) error {
+		a, err = findAttestation(ctx, tx, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%w: attestation %.40q", attest.ErrNotFound, id)
+		}
+		return err
+	})
+	if err != nil {
+		return attest.Attestation{}, err
+	}
+	return a, nil
+}
+
+// Attestations returns what q selects, in the order of storing; none is not an
+// error. An attestation that is stored later has a larger Seq than all that
+// were ever returned, so paging by q.After misses none. All bundles of a page
+// are in memory at once.
+func (s *SQLite) Attestations(ctx context.Context, q attest.Query) (found []attest.Attestation, err error) {
+	if q.Artifact.IsZero() {
+		return nil, fmt.Errorf("%w: query names no artifact", attest.ErrInvalid)
+	}
+	if err := checkLimit(q.Limit); err != nil {
+		return nil, err
+	}
+	err = s.read(ctx, func(tx *sql.Tx) error {
+		found, err = findAttestations(ctx, tx, q)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// OpenIntents returns at most limit intents that have no attestation, oldest
+// first: something may have been signed for them that nobody was given.
+func (s *SQLite) OpenIntents(ctx context.Context, limit int) (found []attest.Intent, err error) {
+	if err := checkLimit(limit); err != nil {
+		return nil, err
+	}
+	err = s.read(ctx, func(tx *sql.Tx) error {
+		found, err = findOpenIntents(ctx, tx, limit)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// checkIntent refuses what could not be given back, or not be found again.
+func checkIntent(in attest.Intent) error {
+	if in.ID == "" || in.Payload.Algorithm() != attest.AlgSHA256 {
+		return fmt.Errorf("%w: intent: want an id and the payload's sha256", attest.ErrInvalid)
+	}
+	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey); err != nil {
+		return err
+	}
+	for i, sub := range in.Subjects {
+		if sub.SHA256.Algorithm() != attest.AlgSHA256 || (!sub.SHA512.IsZero() && sub.SHA512.Algorithm() != attest.AlgSHA512) {
+			return fmt.Errorf("%w: subject %d: want a sha256, and a sha512 or nothing", attest.ErrInvalid, i)
+		}
+		if err := checkText(sub.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func appendIntent(ctx context.Context, tx *sql.Tx, in attest.Intent) (string, *attest.Attestation, error) {
+	if in.IdempotencyKey != "" {
+		id, done, err := findByKey(ctx, tx, in)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return id, done, err
+		}
+	}
+	var seq int64
+	err := tx.QueryRowContext(ctx, `
+		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, idempotency_key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
+		in.ID, timeColumn{&in.At}, in.CallerIssuer, in.CallerSubject, in.Signer, in.PredicateType,
+		digestColumn{&in.Payload}, in.IdempotencyKey).Scan(&seq)
+	if err != nil {
+		return "", nil, err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO open_intents (intent) VALUES (?)", seq); err != nil {
+		return "", nil, err
+	}
+	insert, err := tx.PrepareContext(ctx, "INSERT INTO subjects (intent, position, name, sha256, sha512) VALUES (?, ?, ?, ?, ?)")
+	if err != nil {
+		return "", nil, err
+	}
+	defer insert.Close()
+	for i, sub := range in.Subjects {
+		if _, err := insert.ExecContext(ctx, seq, i, sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
+			return "", nil, err
+		}
+	}
+	return in.ID, nil, nil
+}
+
+// findByKey returns the intent that the caller's key already has and, if it
+// was released, its attestation. Without one it is sql.ErrNoRows.
+func findByKey(ctx context.Context, tx *sql.Tx, in attest.Intent) (string, *attest.Attestation, error) {
+	var id string
+	var payload attest.Digest
+	err := tx.QueryRowContext(ctx, `
+		SELECT id, payload FROM intents
+		WHERE caller_issuer = ? AND caller_subject = ? AND idempotency_key = ? AND idempotency_key <> ''`,
+		in.CallerIssuer, in.CallerSubject, in.IdempotencyKey).Scan(&id, digestColumn{&payload})
+	if err != nil {
+		return "", nil, err
+	}
+	if payload != in.Payload {
+		return "", nil, fmt.Errorf("%w: the idempotency key was used for another statement", attest.ErrConflict)
+	}
+	a, err := findAttestation(ctx, tx, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return id, nil, nil
+	case err != nil:
+		return "", nil, err
+	}
+	return id, &a, nil
+}
+
+func appendAttestation(ctx context.Context, tx *sql.Tx, a attest.Attestation) (attest.Attestation, error) {
+	var none attest.Attestation
+	var intent int64
+	announced := attest.Attestation{ID: a.ID}
+	err := tx.QueryRowContext(ctx, "SELECT seq, signer, predicate_type FROM intents WHERE id = ?", a.ID).
+		Scan(&intent, &announced.Signer, &announced.PredicateType)
+	if errors.Is(err, sql.ErrNoRows) {
+		return none, fmt.Errorf("%w: intent %.40q", attest.ErrNotFound, a.ID)
+	}
+	if err != nil {
+		return none, err
+	}
+	if announced.Subjects, err = findSubjects(ctx, tx, intent); err != nil {
+		return none, err
+	}
+	if a.Signer != announced.Signer || a.PredicateType != announced.PredicateType || !slices.Equal(a.Subjects, announced.Subjects) {
+		return none, fmt.Errorf("%w: attestation %s says something else than its intent", attest.ErrConflict, a.ID)
+	}
+	a.SignedAt = a.SignedAt.UTC()
+	err = tx.QueryRowContext(ctx, `
+		INSERT INTO attestations (intent, key_version, signed_at, bundle) VALUES (?, ?, ?, ?)
+		ON CONFLICT (intent) DO NOTHING RETURNING seq`,
+		intent, a.KeyVersion, timeColumn{&a.SignedAt}, a.Bundle).Scan(&a.Seq)
+	if errors.Is(err, sql.ErrNoRows) { // somebody was first
+		return findAttestation(ctx, tx, a.ID)
+	}
+	if err != nil {
+		return none, err
+	}
+	// Two subjects may share a digest, under two names.
+	insert, err := tx.PrepareContext(ctx, "INSERT INTO attested (digest, seq, predicate_type) VALUES (?, ?, ?) ON CONFLICT (digest, seq) DO NOTHING")
+	if err != nil {
+		return none, err
+	}
+	defer insert.Close()
+	for _, sub := range a.Subjects {
+		for _, d := range []attest.Digest{sub.SHA256, sub.SHA512} {
+			if d.IsZero() {
+				continue
+			}
+			if _, err := insert.ExecContext(ctx, digestColumn{&d}, a.Seq, a.PredicateType); err != nil {
+				return none, err
+			}
+		}
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM open_intents WHERE intent = ?", intent); err != nil {
+		return none, err
+	}
+	a.Bundle = bytes.Clone(a.Bundle) // ours to give; the caller keeps its own
+	a.Subjects = announced.Subjects
+	return a, nil
+}
+
+// selectAttestation goes with scanAttestation.
+const selectAttestation = `
+	SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, a.bundle
+	FROM attestations a JOIN intents i ON i.seq = a.intent `
+
+func scanAttestation(row interface{ Scan(...any) error }) (intent int64, a attest.Attestation, err error) {
+	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Bundle)
+	return intent, a, err
+}
+
+// findAttestation returns sql.ErrNoRows when there is none.
+func findAttestation(ctx context.Context, tx *sql.Tx, id string) (attest.Attestation, error) {
+	intent, a, err := scanAttestation(tx.QueryRowContext(ctx, selectAttestation+"WHERE i.id = ?", id))
+	if err != nil {
+		return a, err
+	}
+	a.Subjects, err = findSubjects(ctx, tx, intent)
+	return a, err
+}
+
+// attestedQuery selects the seqs of a page. Each form walks along one index.
+// To leave out a type, it takes the types below and above it; by itself SQLite
+// would rather walk over the whole artifact than sort those few.
+func attestedQuery(q attest.Query) (string, []any) {
+	artifact := digestColumn{&q.Artifact}
+	const byType = "SELECT seq FROM attested INDEXED BY attested_by_type WHERE digest = ? AND seq > ? AND predicate_type "
+	switch {
+	case q.PredicateType != "" && q.PredicateType == q.NotPredicateType:
+		return "SELECT seq FROM attested WHERE false", nil
+	case q.PredicateType != "":
+		return byType + "= ? ORDER BY seq LIMIT ?", []any{artifact, q.After, q.PredicateType, q.Limit}
+	case q.NotPredicateType != "":
+		return byType + "< ? UNION ALL " + byType + "> ? ORDER BY seq LIMIT ?",
+			[]any{artifact, q.After, q.NotPredicateType, artifact, q.After, q.NotPredicateType, q.Limit}
+	default:
+		return "SELECT seq FROM attested WHERE digest = ? AND seq > ? ORDER BY seq LIMIT ?", []any{artifact, q.After, q.Limit}
+	}
+}
+
+func findAttestations(ctx context.Context, tx *sql.Tx, q attest.Query) ([]attest.Attestation, error) {
+	page, args := attestedQuery(q)
+	rows, err := tx.QueryContext(ctx, selectAttestation+"WHERE a.seq IN (SELECT seq FROM ("+page+")) ORDER BY a.seq", args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []attest.Attestation
+	var intents []int64
+	for rows.Next() {
+		intent, a, err := scanAttestation(rows)
+		if err != nil {
+			return nil, err
+		}
+		found, intents = append(found, a), append(intents, intent)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for i := range found {
+		if found[i].Subjects, err = findSubjects(ctx, tx, intents[i]); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func findSubjects(ctx context.Context, tx *sql.Tx, intent int64) ([]attest.Subject, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT name, sha256, sha512 FROM subjects WHERE intent = ? ORDER BY position", intent)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var subjects []attest.Subject
+	for rows.Next() {
+		var sub attest.Subject
+		if err := rows.Scan(&sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, sub)
+	}
+	return subjects, rows.Err()
+}
+
+func findOpenIntents(ctx context.Context, tx *sql.Tx, limit int) ([]attest.Intent, error) {
+	rows, err := tx.QueryContext(ctx, `
+		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.idempotency_key
+		FROM open_intents o JOIN intents i ON i.seq = o.intent ORDER BY o.intent LIMIT ?`, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []attest.Intent
+	var seqs []int64
+	for rows.Next() {
+		var seq int64
+		var in attest.Intent
+		if err := rows.Scan(&seq, &in.ID, timeColumn{&in.At}, &in.CallerIssuer, &in.CallerSubject, &in.Signer,
+			&in.PredicateType, digestColumn{&in.Payload}, &in.IdempotencyKey); err != nil {
+			return nil, err
+		}
+		found, seqs = append(found, in), append(seqs, seq)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for i := range found {
+		if found[i].Subjects, err = findSubjects(ctx, tx, seqs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,459 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"provost/attest"
+	"provost/store/storetest"
+)
+
+func TestSQLite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Backend {
+		path := filepath.Join(t.TempDir(), "provost.db")
+		return faultySQLite{openTest(t, path), path}
+	})
+}
+
+// faultySQLite stages the faults of the contract.
+type faultySQLite struct {
+	*SQLite
+	path string
+}
+
+func (f faultySQLite) Reopen(t *testing.T) storetest.Backend {
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return faultySQLite{openTest(t, f.path), f.path}
+}
+
+func (f faultySQLite) Fill(t *testing.T) { f.limitPages(t, 1) } // SQLite takes what there is already
+func (f faultySQLite) Free(t *testing.T) { f.limitPages(t, 1<<30) }
+
+func (f faultySQLite) limitPages(t *testing.T, n int) {
+	t.Helper()
+	mustExec(t, f.writer, fmt.Sprintf("PRAGMA max_page_count = %d", n))
+}
+
+// Lock does what another process would.
+func (f faultySQLite) Lock(t *testing.T) (unlock func()) {
+	db := rawDB(t, f.path)
+	mustExec(t, db, "BEGIN IMMEDIATE")
+	return func() { mustExec(t, db, "ROLLBACK") }
+}
+
+func openTest(t testing.TB, path string) *SQLite {
+	t.Helper()
+	s, err := OpenSQLite(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// rawDB is one plain connection, as another program would have.
+func rawDB(t testing.TB, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func mustExec(t testing.TB, db *sql.DB, query string) {
+	t.Helper()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func testIntent(name string) attest.Intent {
+	return attest.Intent{
+		ID: attest.NewID(), At: time.Unix(0, 0), Signer: attest.PowerProvenance, PredicateType: attest.ProvenanceType,
+		Subjects: []attest.Subject{{Name: name, SHA256: attest.SHA256([]byte(name))}}, Payload: attest.SHA256([]byte("payload")),
+	}
+}
+
+func testAttestation(in attest.Intent, bundle []byte) attest.Attestation {
+	return attest.Attestation{ID: in.ID, PredicateType: in.PredicateType, Subjects: in.Subjects, Signer: in.Signer, KeyVersion: 1, Bundle: bundle}
+}
+
+// fillTables puts at least one row into every table.
+func fillTables(t testing.TB, s *SQLite) {
+	t.Helper()
+	ctx := t.Context()
+	in := testIntent("a")
+	_, _, err1 := s.AppendIntent(ctx, testIntent("open"))
+	_, _, err2 := s.AppendIntent(ctx, in)
+	_, err3 := s.AppendAttestation(ctx, testAttestation(in, []byte("bundle")))
+	err4 := s.AppendDecision(ctx, attest.Decision{ID: "decision", Artifact: attest.SHA256([]byte("a"))})
+	_, err5 := s.AppendCertificate(ctx, attest.Certificate{Name: "root", Version: 1, DER: []byte("der")})
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAppendOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	s := openTest(t, path)
+	fillTables(t, s)
+	dump := func() string {
+		var out strings.Builder
+		for _, q := range []string{
+			"SELECT seq, id, caller_issuer FROM intents", "SELECT intent, position, name FROM subjects", "SELECT seq, intent, bundle FROM attestations",
+			"SELECT seq, hex(digest), predicate_type FROM attested", "SELECT seq, id, verdict FROM decisions", "SELECT name, version, der FROM certificates",
+			"SELECT intent, '', '' FROM open_intents",
+		} {
+			rows, err := s.readers.Query(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rows.Next() {
+				var a, b, c string
+				if err := rows.Scan(&a, &b, &c); err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintln(&out, q, a, b, c)
+			}
+			rows.Close()
+		}
+		return out.String()
+	}
+	before := dump()
+	statements := []string{"DELETE FROM open_intents", "UPDATE open_intents SET intent = 99"}
+	for _, table := range []string{"intents", "subjects", "attestations", "attested", "decisions", "certificates"} {
+		statements = append(statements, "DELETE FROM "+table)
+	}
+	for table, column := range map[string]string{
+		"intents": "caller_issuer", "subjects": "name", "attestations": "key_version", "attested": "predicate_type", "decisions": "verdict", "certificates": "version",
+	} {
+		// One column stands for all: the triggers do not name columns.
+		statements = append(statements, fmt.Sprintf("UPDATE %s SET %s = %[2]s", table, column))
+		statements = append(statements, fmt.Sprintf("INSERT OR REPLACE INTO %s SELECT * FROM %[1]s", table))
+	}
+	outside := rawDB(t, path)
+	for _, q := range statements {
+		if _, err := s.writer.Exec(q); err == nil {
+			t.Errorf("%s: it was done", q)
+		} else if !strings.Contains(err.Error(), "append-only") && !strings.Contains(err.Error(), "open_intents") {
+			t.Errorf("%s: refused by something else: %v", q, err)
+		}
+		// REPLACE is seen only where recursive_triggers is on, which is ours to set.
+		if strings.HasPrefix(q, "INSERT") {
+			continue
+		}
+		if _, err := outside.Exec(q); err == nil {
+			t.Errorf("%s: it was done by another connection", q)
+		}
+	}
+	if after := dump(); after != before {
+		t.Errorf("something has changed:\n%s\nwas:\n%s", after, before)
+	}
+	if _, err := s.readers.Exec("INSERT INTO open_intents (intent) VALUES (99)"); err == nil {
+		t.Error("a reader wrote")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "provost.db"))
+	for pragma, want := range map[string]string{
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "recursive_triggers": "1",
+	} {
+		var got string
+		if err := s.writer.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %s, %v: want %s", pragma, got, err, want)
+		}
+	}
+}
+
+// TestPlans keeps every lookup on an index: a page costs what it returns, not
+// what is stored.
+func TestPlans(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "provost.db"))
+	plan := func(query string, args ...any) string {
+		rows, err := s.readers.Query("EXPLAIN QUERY PLAN "+query, args...)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		defer rows.Close()
+		var out strings.Builder
+		for rows.Next() {
+			var a, b, c, detail string
+			if err := rows.Scan(&a, &b, &c, &detail); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(&out, detail)
+		}
+		return out.String()
+	}
+	for name, test := range map[string]struct {
+		q    attest.Query
+		want string
+	}{
+		"any type":   {attest.Query{}, "SEARCH attested USING PRIMARY KEY (digest=? AND seq>?)"},
+		"one type":   {attest.Query{PredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type=? AND seq>?)"},
+		"not a type": {attest.Query{NotPredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type<?)"},
+	} {
+		query, args := attestedQuery(test.q)
+		got := plan(query, args...)
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%s: %s", name, got)
+		}
+		got = plan(selectAttestation+"WHERE a.seq IN (SELECT seq FROM ("+query+")) ORDER BY a.seq", args...)
+		if strings.Contains(got, "SCAN a") || strings.Contains(got, "SCAN i") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	for _, q := range []string{
+		"SELECT id FROM intents WHERE caller_issuer = ? AND caller_subject = ? AND idempotency_key = ? AND idempotency_key <> ''",
+		"SELECT id FROM decisions WHERE artifact = ? ORDER BY seq DESC LIMIT 5",
+		"SELECT id FROM decisions WHERE artifact = ? AND environment = ? ORDER BY seq DESC LIMIT 5",
+	} {
+		if got := plan(q, "", "", "")[:6]; got != "SEARCH" {
+			t.Errorf("%s: %s", q, plan(q, "", "", ""))
+		}
+		if got := plan(q, "", "", ""); strings.Contains(got, "B-TREE") {
+			t.Errorf("%s sorts: %s", q, got)
+		}
+	}
+}
+
+func TestFileMode(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "odd name ?#% ü.db")
+	check := func() {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if info, err := e.Info(); err != nil || info.Mode() != 0o600 {
+				t.Errorf("%s has mode %v, %v: want 0600", e.Name(), info.Mode(), err)
+			}
+		}
+		if len(entries) != 3 {
+			t.Errorf("got %v: want the database, its WAL and its index", entries)
+		}
+	}
+	s := openTest(t, path)
+	fillTables(t, s)
+	check()
+	for _, suffix := range []string{"", "-wal", "-shm"} { // as a volume does to files it finds
+		if err := os.Chmod(path+suffix, 0o664); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openTest(t, path)
+	check()
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	newer := filepath.Join(dir, "newer")
+	func() {
+		s := openTest(t, newer)
+		mustExec(t, s.writer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	foreign := filepath.Join(dir, "foreign")
+	func() {
+		db := rawDB(t, foreign)
+		mustExec(t, db, "CREATE TABLE other (x)")
+		db.Close()
+	}()
+	tagged := filepath.Join(dir, "tagged")
+	func() {
+		db := rawDB(t, tagged)
+		mustExec(t, db, "PRAGMA application_id = 7")
+		db.Close()
+	}()
+	garbage := filepath.Join(dir, "garbage")
+	if err := os.WriteFile(garbage, bytes.Repeat([]byte("not a database "), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		newer:                              "version 9999, this build knows 1: it needs a newer build",
+		foreign:                            "a database of another program",
+		tagged:                             "a database of another program",
+		garbage:                            "not a database",
+		filepath.Join(dir, "missing", "x"): "no such file or directory",
+		dir:                                "not a regular file",
+	} {
+		before, _ := os.ReadFile(path)
+		s, err := OpenSQLite(t.Context(), path)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: it was opened", path)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) || errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("%s: %v: want %q", path, err, want)
+		}
+		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+			t.Errorf("%s: it was changed", path)
+		}
+	}
+}
+
+func TestOpenAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			s, err := OpenSQLite(t.Context(), path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			if _, _, err := s.AppendIntent(t.Context(), testIntent(fmt.Sprint(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	found, err := openTest(t, path).OpenIntents(t.Context(), 99)
+	if err != nil || len(found) != 8 {
+		t.Errorf("got %d intents, %v: want 8", len(found), err)
+	}
+}
+
+// TestCorrupt: damage must never look like "there is none", nor like something
+// that passes.
+func TestCorrupt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	s := openTest(t, path)
+	var ids []string
+	artifact := testIntent("artifact").Subjects[0].SHA256
+	for range 20 {
+		in := testIntent("artifact")
+		ids = append(ids, in.ID)
+		if _, _, err := s.AppendIntent(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.AppendAttestation(t.Context(), testAttestation(in, bytes.Repeat([]byte("b"), 1000))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	met := 0
+	for damaged := 0; damaged < len(whole)/page; damaged++ {
+		file := bytes.Clone(whole)
+		for i := range page {
+			file[damaged*page+i] = 0xa5
+		}
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, err error) {
+			if err == nil {
+				return
+			}
+			met++
+			for _, kind := range []error{attest.ErrInvalid, attest.ErrNotFound, attest.ErrConflict, attest.ErrUnavailable} {
+				if errors.Is(err, kind) {
+					t.Errorf("page %d: %s: %v", damaged, what, err)
+				}
+			}
+		}
+		s, err := OpenSQLite(t.Context(), path)
+		if err != nil {
+			check("open", err)
+			continue
+		}
+		for _, id := range ids {
+			_, err := s.Attestation(t.Context(), id)
+			check("attestation", err)
+		}
+		found, err := s.Attestations(t.Context(), attest.Query{Artifact: artifact, Limit: 99})
+		check("attestations", err)
+		if err == nil && len(found) != len(ids) {
+			t.Errorf("page %d: got %d attestations: want all or an error", damaged, len(found))
+		}
+		_, _, err = s.AppendIntent(t.Context(), testIntent("other"))
+		check("append intent", err)
+		s.Close()
+	}
+	if met < 100 {
+		t.Errorf("met only %d errors: is the damage where the data is?", met)
+	}
+}
+
+// TestReadOnly: a file that its owner has protected is not opened, and a store
+// that turns read-only says so.
+func TestReadOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	s := openTest(t, path)
+	mustExec(t, s.writer, "PRAGMA query_only = 1") // SQLITE_READONLY for every write
+	if err := s.Ready(t.Context()); !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("ready: %v: want unavailable, read-only", err)
+	}
+	if _, _, err := s.AppendIntent(t.Context(), testIntent("a")); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("append intent: %v: want unavailable", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	runChild(t, "read-only", path)
+}
+
+// childReadOnly opens the protected file as somebody whom modes stop.
+func childReadOnly(path string) error {
+	s, err := OpenSQLite(context.Background(), path)
+	if err == nil {
+		s.Close()
+		return errors.New("it was opened")
+	}
+	if !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "read-only") {
+		return fmt.Errorf("%w: want read-only", err)
+	}
+	return nil
+}
+
+// TestErrorsNameNoPath: what may leave the machine does not say where the
+// database is.
+func TestErrorsNameNoPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret-place.db")
+	s := openTest(t, path)
+	s.readers.SetMaxIdleConns(0) // the next read opens the file again
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Attestation(t.Context(), "x")
+	if !errors.Is(err, attest.ErrUnavailable) || strings.Contains(err.Error(), "secret-place") {
+		t.Errorf("got %v: want unavailable, without the path", err)
+	}
+}
