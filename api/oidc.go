@@ -1,0 +1,218 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	stdjson "encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"provost/api/client"
+	"provost/attest"
+)
+
+// leeway is how far an issuer's clock and ours may differ.
+const leeway = time.Minute
+
+// Bounds on parts of a token, in bytes.
+const (
+	maxKeyID   = 256
+	maxSubject = 1024
+)
+
+// claims are a token's members, by name.
+type claims map[string]jsontext.Value
+
+// text is a claim that rules and mappings can read: a string's value, or a
+// number's or boolean's JSON text. Anything else is none.
+func (c claims) text(name string) (string, bool) {
+	value := c[name]
+	switch value.Kind() {
+	case '"':
+		var s string
+		if err := json.Unmarshal(value, &s); err != nil {
+			return "", false
+		}
+		return s, true
+	case '0', 't', 'f':
+		return string(value), true
+	}
+	return "", false
+}
+
+// Authenticate returns the caller that a token speaks for. The token must be a
+// signed JWT of a configured issuer, for our audience alone, in time and not
+// too old. A caller of no matching rule has no grants.
+//
+// A token that is not accepted is a [client.ErrUnauthenticated]; claims that
+// are accepted and do not add up to one build are an [attest.ErrDenied]; when
+// the issuer's keys cannot be had it is an [attest.ErrUnavailable]. With any
+// error the Caller is the zero one, which may do nothing.
+func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.Caller, error) {
+	header, unverified, err := peek(token)
+	if err != nil {
+		return attest.Caller{}, err
+	}
+	// Up to here nothing is known. What is read of the token now chooses whose
+	// keys are asked, from those configured, and nothing else.
+	name, _ := unverified.text("iss")
+	i, ok := a.issuers[name]
+	if !ok {
+		return attest.Caller{}, unauthenticated("the token's issuer is not configured")
+	}
+	if !slices.Contains(i.Algorithms, header.alg) {
+		return attest.Caller{}, unauthenticated("the token's algorithm is not one of the issuer's")
+	}
+	keys, err := i.keys.find(ctx, header)
+	if err != nil {
+		return attest.Caller{}, err
+	}
+	verified, err := oidc.NewVerifier(i.URL, keys, &oidc.Config{
+		ClientID: i.Audience, SupportedSigningAlgs: i.Algorithms,
+		SkipExpiryCheck: true, // ours is stricter: [issuer.check]
+	}).Verify(ctx, token)
+	if err != nil {
+		return attest.Caller{}, unauthenticated("%w", err)
+	}
+	claims, err := verifiedClaims(verified)
+	if err != nil {
+		return attest.Caller{}, err
+	}
+	if err := i.check(claims, a.now()); err != nil {
+		return attest.Caller{}, err
+	}
+	return a.caller(i, claims)
+}
+
+// A header is what is needed of a token's.
+type header struct{ alg, kid string }
+
+// refusedHeaders name keys inside the token, or change what the signature
+// covers. No issuer of identity tokens has a use for them.
+var refusedHeaders = []string{"crit", "b64", "zip", "jwk", "jku", "x5u", "x5c"}
+
+// peek takes a token apart without believing it: three parts of base64url,
+// JSON that every parser reads the same way, no header that we do not
+// understand.
+func peek(token string) (header, claims, error) {
+	if len(token) > maxToken {
+		return header{}, nil, unauthenticated("the token has more than %d bytes", maxToken)
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return header{}, nil, unauthenticated("the token is no JWT in compact form")
+	}
+	var members [2]claims
+	for n := range members {
+		raw, err := base64.RawURLEncoding.Strict().DecodeString(parts[n])
+		if err != nil {
+			return header{}, nil, unauthenticated("the token is not base64url")
+		}
+		if err := attest.DecodeOpenJSON(raw, &members[n]); err != nil {
+			return header{}, nil, unauthenticated("the token's JSON: %v", err)
+		}
+	}
+	h := members[0]
+	for _, name := range refusedHeaders {
+		if _, ok := h[name]; ok {
+			return header{}, nil, unauthenticated("the token's header has %q", name)
+		}
+	}
+	if typ, ok := h.text("typ"); h["typ"] != nil && (!ok || !strings.EqualFold(typ, "JWT")) {
+		return header{}, nil, unauthenticated("the token's typ is not JWT")
+	}
+	alg, _ := h.text("alg")
+	kid, _ := h.text("kid")
+	if h["kid"].Kind() != '"' || kid == "" || len(kid) > maxKeyID {
+		return header{}, nil, unauthenticated("the token names no key")
+	}
+	return header{alg, kid}, members[1], nil
+}
+
+// verifiedClaims reads the claims again, out of what was verified.
+func verifiedClaims(token *oidc.IDToken) (claims, error) {
+	var raw stdjson.RawMessage
+	if err := token.Claims(&raw); err != nil {
+		return nil, unauthenticated("the token's claims: %w", err)
+	}
+	var c claims
+	if err := attest.DecodeOpenJSON(raw, &c); err != nil {
+		return nil, unauthenticated("the token's claims: %v", err)
+	}
+	return c, nil
+}
+
+// check holds what the library does not: the one audience, our own leeway, an
+// iat, and our own limit to the token's age.
+func (i *issuer) check(c claims, now time.Time) error {
+	if iss, _ := c.text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
+		return unauthenticated("the token's issuer is not configured")
+	}
+	if aud, ok := oneAudience(c["aud"]); !ok || aud != i.Audience {
+		return unauthenticated("the token's audience must be %q alone", i.Audience)
+	}
+	expires, ok := c.time("exp")
+	if !ok || now.After(expires.Add(leeway)) {
+		return unauthenticated("the token has expired or does not say when")
+	}
+	if notBefore, ok := c.time("nbf"); c["nbf"] != nil && (!ok || now.Add(leeway).Before(notBefore)) {
+		return unauthenticated("the token is not valid yet")
+	}
+	issued, ok := c.time("iat")
+	switch {
+	case !ok:
+		return unauthenticated("the token does not say when it was issued")
+	case now.Add(leeway).Before(issued):
+		return unauthenticated("the token was issued in the future")
+	case now.Sub(issued) > i.MaxAge:
+		return unauthenticated("the token was issued more than %s ago", i.MaxAge)
+	}
+	return nil
+}
+
+// oneAudience is the only audience of a token: a string, or an array of one.
+func oneAudience(aud jsontext.Value) (string, bool) {
+	switch aud.Kind() {
+	case '"':
+		var s string
+		err := json.Unmarshal(aud, &s)
+		return s, err == nil
+	case '[':
+		var all []string
+		if err := json.Unmarshal(aud, &all); err != nil || len(all) != 1 {
+			return "", false
+		}
+		return all[0], true
+	}
+	return "", false
+}
+
+// time is a claim of type NumericDate (RFC 7519, section 2): seconds, perhaps
+// with a fraction. It must lie between 1970 and the year 9999.
+func (c claims) time(name string) (time.Time, bool) {
+	if c[name].Kind() != '0' {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseFloat(string(c[name]), 64)
+	if err != nil || !(seconds >= 0 && seconds < 253402300800) {
+		return time.Time{}, false
+	}
+	whole, fraction := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(fraction*1e9)), true
+}
+
+// unauthenticated says why a token is not accepted. It never quotes the token.
+func unauthenticated(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{client.ErrUnauthenticated}, args...)...)
+}

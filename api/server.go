@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"provost/attest"
+	"provost/verify"
+)
+
+// The bounds on one request. Those on content stand in attest/limits.go.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 2 * time.Minute // the largest body at 150 kB/s
+	callTimeout       = 30 * time.Second
+	writeTimeout      = readTimeout + callTimeout + 2*time.Minute // counts from the header; the largest page at 300 kB/s
+	idleTimeout       = 2 * time.Minute
+	maxHeader         = 64 << 10 // bytes
+	maxToken          = 16 << 10 // bytes
+
+	// maxSubjectsJSON holds attest.MaxSubjects subjects with both digests and
+	// the longest names, every character escaped.
+	maxSubjectsJSON = attest.MaxSubjects*(6*attest.MaxSubjectName+320) + 4096
+	maxQuestionJSON = 16 << 10
+
+	defaultPage = 100  // attestations
+	maxPage     = 1000 // attestations
+	// firstGuess is how large a bundle is taken to be before one is seen.
+	firstGuess = 4 << 20
+)
+
+// identifier is the shape of every id that [attest.NewID] makes.
+var identifier = regexp.MustCompile(`^[a-z0-9]{1,64}$`)
+
+//go:embed openapi.yaml
+var openapiYAML []byte
+
+// Records are what was stored. A read is complete or an error.
+type Records interface {
+	// Attestation and Decision return an [attest.ErrNotFound] for an id that
+	// names nothing.
+	Attestation(ctx context.Context, id string) (attest.Attestation, error)
+	Decision(ctx context.Context, id string) (attest.Decision, error)
+	// Attestations returns what q selects, in ascending Seq.
+	Attestations(ctx context.Context, q attest.Query) ([]attest.Attestation, error)
+	// OpenIntents returns the oldest intents without an attestation.
+	OpenIntents(ctx context.Context, limit int) ([]attest.Intent, error)
+}
+
+// Keys are the signing keys.
+type Keys interface {
+	Keys(ctx context.Context) ([]attest.Key, error)
+	// Rotate makes a new version, and returns it when it signs.
+	Rotate(ctx context.Context, signer attest.Power) (attest.KeyVersion, error)
+	// TrustedRoot returns the trusted_root.json as it is now.
+	TrustedRoot() ([]byte, error)
+}
+
+// Config is what a Server stands on. All fields are required.
+type Config struct {
+	Issuer  *attest.Issuer
+	Gate    *verify.Gate
+	Records Records
+	Keys    Keys
+	Auth    *Authenticator
+	// Ready checks what the service needs, by name; nil for what is well. It
+	// must return when its context ends. Names are public, errors are not.
+	Ready   func(context.Context) map[string]error
+	Log     *slog.Logger
+	Metrics *prometheus.Registry // the server registers its own and serves all
+	Now     func() time.Time
+}
+
+func (c Config) validate() error {
+	for _, f := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
+		{"Keys", c.Keys == nil}, {"Auth", c.Auth == nil}, {"Ready", c.Ready == nil},
+		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
+	} {
+		if f.missing {
+			return fmt.Errorf("%w: api server without %s", attest.ErrInvalid, f.name)
+		}
+	}
+	return nil
+}
+
+// A Server answers HTTP. It keeps no connection and starts nothing of its own,
+// so that [http.Server.Shutdown] ends it cleanly: what is under way completes.
+type Server struct {
+	issuer  *attest.Issuer
+	gate    *verify.Gate
+	records Records
+	keys    Keys
+	auth    *Authenticator
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+	ready   *readiness
+	echo    *echo.Echo
+	routes  map[string]bool // every path pattern
+}
+
+// New makes a server of its parts. It registers its metrics, so one registry
+// carries one server.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	s := &Server{
+		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
+		auth: cfg.Auth, log: cfg.Log, now: cfg.Now, metrics: m,
+		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
+		echo:   echo.New(),
+		routes: map[string]bool{},
+	}
+	s.route(cfg.Metrics)
+	return s, nil
+}
+
+// route is the table of all calls: who may, what is read, what is done.
+func (s *Server) route(reg *prometheus.Registry) {
+	e := s.echo
+	e.Use(s.observe)
+	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), problem(err)) }
+
+	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
+	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
+	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))
+	e.GET("/v1/artifacts/:digest/attestations", handle(s, attest.GrantRead, decodeQuery, s.attestations))
+	e.GET("/v1/intents", handle(s, attest.GrantRead, none, s.intents))
+	e.POST("/v1/decisions", handle(s, attest.GrantDecide, decodeQuestion, s.decide))
+	e.GET("/v1/decisions/:id", handle(s, attest.GrantRead, decodeID, s.decision))
+	e.GET("/v1/keys", handle(s, attest.GrantRead, none, s.listKeys))
+	e.POST("/v1/keys/:signer/rotate", handle(s, attest.GrantRotate, decodeSigner, s.rotate))
+
+	// Public: what these say is said to everybody.
+	e.GET("/v1/trust/trusted_root.json", s.trustedRoot)
+	e.GET("/healthz", s.healthz)
+	e.GET("/readyz", s.readyz)
+	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(reg, promhttp.HandlerOpts{})))
+	e.GET("/openapi.yaml", s.openapi)
+
+	for _, r := range e.Routes() {
+		s.routes[r.Path] = true
+	}
+}
+
+// Handler serves all calls. It is safe for concurrent use.
+func (s *Server) Handler() http.Handler { return s.echo }
+
+// HTTPServer returns a server for Handler with every timeout and bound set.
+// The caller starts it and shuts it down.
+func (s *Server) HTTPServer(addr string) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
