@@ -52,7 +52,9 @@ func (f *fault) final() error {
 // judge classifies an answer by its status and by the words in it. Words,
 // because Vault answers 500 both when it has no leader and when it is asked
 // for a retired version, and 403 both for a dead token and for a strict
-// policy. Whatever is not known falls to refused, except 5xx, which may pass.
+// policy. Should a later Vault choose other words, a version error is taken for
+// a failure that may pass, and a dead token for a denial: closed both ways.
+// Whatever is not known falls to refused, except 5xx, which may pass.
 func judge(status int, words string, retryAfter time.Duration) *fault {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
@@ -68,12 +70,11 @@ func judge(status int, words string, retryAfter time.Duration) *fault {
 		kind = faultToken
 	case status == 403: // "permission denied" alone
 		kind = faultDenied
-	case status == 400 && has("signing key not found", "no existing key named"):
+	case status == 400 && has("key not found"):
 		kind = faultMissing
 	case status == 404 && !has("no handler for route", "unsupported path"):
 		kind = faultMissing
-	case (status == 500 || status == 400) && has("minimum encryption key version", "higher than the latest key version",
-		"no such key version", "disallowed by policy (too old)"):
+	case (status == 500 || status == 400) && has("requested version for signing", "no such key version"):
 		kind = faultVersion
 	case status == 412, status == 429, status == 307, status >= 500 && status != 501:
 		kind = faultRetry

@@ -214,7 +214,7 @@ func digest() []byte {
 	return sum[:]
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
