@@ -1,0 +1,273 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"provost/api"
+	"provost/verify/policy"
+)
+
+// Config is the whole configuration of `provostd serve`: one YAML file. Keys
+// that are not listed here are refused. Secrets never stand in it; it names the
+// file or the environment variable that holds them. Durations are Go's, such
+// as 168h. Relative paths are relative to the file.
+type Config struct {
+	// Service is the service's own URL, such as https://provost.example.com.
+	// It is the identity under which everything is signed (the signers are
+	// SERVICE/signers/NAME, the OIDC issuer in their certificates is SERVICE)
+	// and the verifier.id of verdicts. It must never change.
+	Service string `yaml:"service"`
+
+	// Listen is the address to listen on, such as 127.0.0.1:8080.
+	Listen string `yaml:"listen"`
+
+	// TLS is the server's certificate. Without it Listen must be a loopback
+	// address, where a proxy that terminates TLS is.
+	TLS *TLS `yaml:"tls"`
+
+	// Database is the SQLite file. Its directory must exist.
+	Database string `yaml:"database"`
+
+	// ShutdownGrace is how long requests in flight may take to finish when
+	// the service is told to stop. Default 30s.
+	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
+
+	// Keys says where the keys are.
+	Keys Keys `yaml:"keys"`
+
+	// Issuers are the OIDC issuers whose tokens are accepted.
+	Issuers []api.Issuer `yaml:"issuers"`
+
+	// Access is the table of who may do what: each row names an issuer,
+	// claims that must match exactly, and what is granted.
+	Access []api.Rule `yaml:"access"`
+
+	// Environments are the places to deploy to, and what each asks for.
+	Environments map[string]policy.Environment `yaml:"environments"`
+}
+
+// TLS names a certificate chain and its key, both PEM.
+type TLS struct {
+	CertificateFile string `yaml:"certificate_file"`
+	KeyFile         string `yaml:"key_file"`
+}
+
+// Keys configures the key backend and the certificates. Exactly one of Vault
+// and File is set.
+type Keys struct {
+	// Organization is the O of the certificate authorities. Default Provost.
+	Organization string `yaml:"organization"`
+
+	// SigningWindow is how long a key version signs before the service rotates
+	// it. Its leaf certificate lives a quarter of an hour longer. Default 168h,
+	// at least 1h.
+	SigningWindow time.Duration `yaml:"signing_window"`
+
+	// OfflineRoot is the directory into which `provostd init` writes the key
+	// of the root CA, encrypted to OfflineRootRecipient, as root-….age. Take it
+	// away afterwards: the service never needs it.
+	OfflineRoot string `yaml:"offline_root"`
+
+	// OfflineRootRecipient is the age recipient (age1…) to encrypt it to.
+	OfflineRootRecipient string `yaml:"offline_root_recipient"`
+
+	Vault *VaultKeys `yaml:"vault"`
+	File  *FileKeys  `yaml:"file"`
+}
+
+// VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
+// to log in is set.
+type VaultKeys struct {
+	Address    string `yaml:"address"`
+	CACertFile string `yaml:"ca_cert_file"` // PEM; default the system's
+	Mount      string `yaml:"mount"`        // of transit; default transit
+	KeyPrefix  string `yaml:"key_prefix"`   // default provost-
+
+	TokenFile string `yaml:"token_file"` // a file that holds a token
+	TokenEnv  string `yaml:"token_env"`  // an environment variable that does
+
+	AppRole *AppRole `yaml:"approle"`
+	JWT     *JWT     `yaml:"jwt"`
+}
+
+// AppRole is a Vault AppRole login.
+type AppRole struct {
+	Mount        string `yaml:"mount"` // default approle
+	RoleID       string `yaml:"role_id"`
+	SecretIDFile string `yaml:"secret_id_file"`
+}
+
+// JWT is a Vault JWT login, such as with a Kubernetes projected token.
+type JWT struct {
+	Mount     string `yaml:"mount"` // default jwt
+	Role      string `yaml:"role"`
+	TokenFile string `yaml:"token_file"` // read again at each login
+}
+
+// FileKeys is the embedded keyring: keys in files, encrypted to an age
+// identity.
+type FileKeys struct {
+	Directory string `yaml:"directory"`
+	// IdentityFile holds the age identity (AGE-SECRET-KEY-1…), IdentityEnv
+	// names an environment variable that does. Exactly one is set.
+	IdentityFile string `yaml:"identity_file"`
+	IdentityEnv  string `yaml:"identity_env"`
+}
+
+// maxConfig is the largest configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// loadConfig reads and validates a configuration. It opens nothing that the
+// configuration names.
+func loadConfig(path string) (Config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	c, err := parseConfig(raw)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return Config{}, err
+	}
+	c.anchor(dir)
+	return c, nil
+}
+
+func parseConfig(raw []byte) (Config, error) {
+	if len(raw) > maxConfig {
+		return Config{}, fmt.Errorf("larger than %d bytes", maxConfig)
+	}
+	var c Config
+	d := yaml.NewDecoder(bytes.NewReader(raw))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, err
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return Config{}, errors.New("more than one document")
+	}
+	c.defaults()
+	return c, c.validate()
+}
+
+func (c *Config) defaults() {
+	setDefault(&c.ShutdownGrace, 30*time.Second)
+	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
+	setDefault(&c.Keys.Organization, "Provost")
+	if v := c.Keys.Vault; v != nil {
+		setDefault(&v.Mount, "transit")
+		setDefault(&v.KeyPrefix, "provost-")
+		if v.AppRole != nil {
+			setDefault(&v.AppRole.Mount, "approle")
+		}
+		if v.JWT != nil {
+			setDefault(&v.JWT.Mount, "jwt")
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c *Config) validate() error {
+	u, err := url.Parse(c.Service)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(c.Service, "/") {
+		return fmt.Errorf("service %q: want an https URL without a slash at the end", c.Service)
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if ip := net.ParseIP(host); c.TLS == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("listen %s: needs tls; without it only a loopback address is served", c.Listen)
+	}
+	if c.TLS != nil && (c.TLS.CertificateFile == "" || c.TLS.KeyFile == "") {
+		return errors.New("tls: certificate_file and key_file are required")
+	}
+	if c.Database == "" {
+		return errors.New("database is required")
+	}
+	if len(c.Environments) == 0 {
+		return errors.New("environments: at least one is required")
+	}
+	return c.Keys.validate()
+}
+
+func (k *Keys) validate() error {
+	if k.SigningWindow < time.Hour {
+		return fmt.Errorf("keys.signing_window %s: want at least 1h", k.SigningWindow)
+	}
+	if (k.Vault == nil) == (k.File == nil) {
+		return errors.New("keys: exactly one of vault and file is required")
+	}
+	if f := k.File; f != nil {
+		if f.Directory == "" || (f.IdentityFile == "") == (f.IdentityEnv == "") {
+			return errors.New("keys.file: directory and exactly one of identity_file and identity_env are required")
+		}
+		return nil
+	}
+	v := k.Vault
+	ways := 0
+	for _, set := range []bool{v.TokenFile != "", v.TokenEnv != "", v.AppRole != nil, v.JWT != nil} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case v.Address == "":
+		return errors.New("keys.vault.address is required")
+	case ways != 1:
+		return errors.New("keys.vault: exactly one of token_file, token_env, approle and jwt is required")
+	case v.AppRole != nil && (v.AppRole.RoleID == "" || v.AppRole.SecretIDFile == ""):
+		return errors.New("keys.vault.approle: role_id and secret_id_file are required")
+	case v.JWT != nil && (v.JWT.Role == "" || v.JWT.TokenFile == ""):
+		return errors.New("keys.vault.jwt: role and token_file are required")
+	}
+	return nil
+}
+
+// anchor makes relative paths relative to dir.
+func (c *Config) anchor(dir string) {
+	paths := []*string{&c.Database, &c.Keys.OfflineRoot}
+	if c.TLS != nil {
+		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
+	}
+	if f := c.Keys.File; f != nil {
+		paths = append(paths, &f.Directory, &f.IdentityFile)
+	}
+	if v := c.Keys.Vault; v != nil {
+		paths = append(paths, &v.CACertFile, &v.TokenFile)
+		if v.AppRole != nil {
+			paths = append(paths, &v.AppRole.SecretIDFile)
+		}
+		if v.JWT != nil {
+			paths = append(paths, &v.JWT.TokenFile)
+		}
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}

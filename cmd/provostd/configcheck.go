@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"provost/api"
+	"provost/keys"
+	"provost/store"
+	"provost/verify/policy"
+)
+
+func configCheckCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Validate a configuration and what it names",
+		Long: `Validate a configuration, then check what it names and can be reached: the
+database, the keys and their certificates, and, in Vault, that the token can do
+what the service needs and nothing that would let a key out.`,
+	}
+	path := configFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		config, err := requireConfig(*path)
+		if err != nil {
+			return err
+		}
+		return checkConfig(c.Context(), config)
+	}
+	return c
+}
+
+// checkConfig runs every check and prints a line for each. It fails if one
+// did.
+func checkConfig(ctx context.Context, c Config) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	failed := 0
+	check := func(what string, err error) bool {
+		if err != nil {
+			failed++
+			fmt.Printf("no  %s: %v\n", what, err)
+		} else {
+			fmt.Printf("ok  %s\n", what)
+		}
+		return err == nil
+	}
+	_, err := policy.New(c.Environments)
+	check("environments", err)
+	_, err = api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now})
+	check("issuers and access", err)
+
+	var db *store.SQLite
+	if _, err = os.Stat(c.Database); err == nil { // a check makes no database
+		if db, err = store.OpenSQLite(ctx, c.Database); err == nil {
+			defer db.Close()
+			err = db.Ready(ctx)
+		}
+	}
+	haveStore := check("database", err)
+
+	b, err := openBackend(ctx, c.Keys, nil)
+	if !check("key backend", err) {
+		return fmt.Errorf("%d checks failed", failed)
+	}
+	defer closeBackend(b)
+	if v, ok := b.(*keys.Vault); ok {
+		dangers, err := v.SelfAudit(ctx)
+		if err == nil {
+			for _, d := range dangers {
+				err = errors.Join(err, errors.New(d))
+			}
+		}
+		check("vault least privilege", err)
+	}
+	if haveStore {
+		a, err := keys.Open(ctx, authorityConfig(c, b, db))
+		if err == nil {
+			err = a.Ready(ctx)
+		}
+		check("certificates and signing", err)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d checks failed", failed)
+	}
+	return nil
+}

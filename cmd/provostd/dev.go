@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"provost/api"
+	"provost/attest"
+	"provost/verify/policy"
+)
+
+const (
+	defaultData = "provost-dev"
+	// devService is the identity under which the development service signs.
+	// It stays the same whatever port it listens on, so that what it signed
+	// yesterday verifies today.
+	devService = "https://provost.localhost"
+	// devAdminLifetime is how long the administrator's token in cli.env is
+	// good; a restart writes a new one.
+	devAdminLifetime = 7 * 24 * time.Hour
+)
+
+func devCommand() *cobra.Command {
+	var d dev
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the whole service in one process, for development",
+		Long: `Run the whole service in one process, for development: SQLite, keys in files,
+its own CA and timestamp authority, and an OIDC issuer that gives a token to
+whoever can read the data directory (provostd dev-token).
+
+It prints one line "ready URL" when it answers, and writes DIR/cli.env with the
+variables that the command line needs. It knows the environments dev, staging
+and prod.
+
+With --keys vault the keys are in the Vault of VAULT_ADDR, under the token in
+VAULT_TOKEN, in the transit engine.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return d.run(c.Context()) },
+	}
+	f := c.Flags()
+	f.StringVar(&d.data, "data", defaultData, "`DIR` for everything that is kept")
+	f.StringVar(&d.listen, "listen", "127.0.0.1:8080", "loopback `ADDRESS` to listen on; port 0 takes a free one")
+	f.StringVar(&d.keys, "keys", "file", "where the keys are: file or vault")
+	return c
+}
+
+type dev struct {
+	data, listen, keys string
+}
+
+func (d dev) run(ctx context.Context) error {
+	if d.keys != "file" && d.keys != "vault" {
+		return usageError{fmt.Errorf("--keys %q: want file or vault", d.keys)}
+	}
+	if d.keys == "vault" && (os.Getenv("VAULT_ADDR") == "" || os.Getenv("VAULT_TOKEN") == "") {
+		return usageError{errors.New("--keys vault needs VAULT_ADDR and VAULT_TOKEN in the environment")}
+	}
+	data, err := filepath.Abs(d.data)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	// Listen first: the issuer's URL and the token's audience name the port.
+	listener, err := net.Listen("tcp", d.listen)
+	if err != nil {
+		return hint(err, "choose another address: --listen 127.0.0.1:0 takes a free port")
+	}
+	defer listener.Close()
+	base := "http://" + listener.Addr().String()
+	issuer, err := openDevIssuer(data, base)
+	if err != nil {
+		return err
+	}
+	recipient, err := devIdentity(filepath.Join(data, "keyring.key"))
+	if err != nil {
+		return err
+	}
+	config := d.config(data, listener.Addr().String(), issuer)
+	config.Keys.OfflineRootRecipient = recipient
+	config.defaults()
+	if err := config.validate(); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "provostd: THIS IS FOR DEVELOPMENT: its keys and its token issuer belong to whoever can read "+data)
+	if err := initialise(ctx, config); err != nil {
+		return err
+	}
+	s, err := openService(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	s.handle("/dev/issuer/", issuer)
+	if err := d.writeEnvironment(data, base, issuer); err != nil {
+		return err
+	}
+	return s.serve(ctx, listener, func() { fmt.Println("ready " + base) })
+}
+
+// config is the configuration of the development service. It differs from a
+// real one in nothing but its values.
+func (d dev) config(data, listen string, issuer *devIssuer) Config {
+	accept := api.Issuer{Audience: issuer.Audience, Algorithms: []string{"ES256"}}
+	github, people := accept, accept
+	github.URL, github.Provider, github.ServerURL, github.MaxAge = issuer.URL(devGitHub), "github", "https://github.com", 10*time.Minute
+	people.URL, people.Provider, people.MaxAge = issuer.URL(devPeople), "oidc", devAdminLifetime
+	pipeline := []attest.Grant{attest.GrantProvenance, attest.GrantSBOM, attest.GrantDecide, attest.GrantRead}
+	builder := func(runner, id string) api.Rule {
+		return api.Rule{
+			Issuer: github.URL, Claims: map[string]string{"runner_environment": runner},
+			Builder: &api.BuilderRow{ID: devService + "/builders/" + id}, Grants: pipeline,
+		}
+	}
+	anywhere := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"**"}}}
+	hosted := policy.Builder{ID: devService + "/builders/dev", Level: 2}
+	selfHosted := policy.Builder{ID: devService + "/builders/dev-self-hosted", Level: 1}
+	c := Config{
+		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
+		Keys:    Keys{OfflineRoot: data},
+		Issuers: []api.Issuer{github, people},
+		Access: []api.Rule{
+			builder("github-hosted", "dev"),
+			builder("self-hosted", "dev-self-hosted"),
+			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Grants: attest.Grants},
+		},
+		Environments: map[string]policy.Environment{
+			"dev":     {Builders: []policy.Builder{hosted, selfHosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
+			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
+			"prod":    {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMRequired},
+		},
+	}
+	if d.keys == "vault" {
+		c.Keys.Vault = &VaultKeys{Address: os.Getenv("VAULT_ADDR"), TokenEnv: "VAULT_TOKEN"}
+	} else {
+		c.Keys.File = &FileKeys{Directory: filepath.Join(data, "keys"), IdentityFile: filepath.Join(data, "keyring.key")}
+	}
+	return c
+}
+
+// writeEnvironment writes cli.env: what the command line needs to reach this
+// service as its administrator.
+func (d dev) writeEnvironment(data, base string, issuer *devIssuer) error {
+	t := devToken{Audience: issuer.Audience, Lifetime: devAdminLifetime}
+	token, err := issuer.finish(issuer.people("admin"), t, time.Now())
+	if err != nil {
+		return err
+	}
+	lines := fmt.Sprintf("PROVOST_URL=%s\nPROVOST_TOKEN=%s\nexport PROVOST_URL PROVOST_TOKEN\n", base, token)
+	return writeFile(filepath.Join(data, "cli.env"), []byte(lines))
+}
+
+// devIdentity reads the age identity in a file, or makes one, and returns its
+// recipient.
+func devIdentity(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		made, err := age.GenerateX25519Identity()
+		if err != nil {
+			return "", err
+		}
+		return made.Recipient().String(), writeFile(path, []byte(made.String()+"\n"))
+	}
+	if err != nil {
+		return "", err
+	}
+	identity, err := age.ParseX25519Identity(trimLine(raw))
+	if err != nil {
+		return "", fmt.Errorf("%s: not an age identity", path) // its text is secret
+	}
+	return identity.Recipient().String(), nil
+}

@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command provostd is the attestation authority and promotion gate.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when a release is built.
+var version = "dev"
+
+// A usageError is about the command's words; it exits with 2.
+type usageError struct{ error }
+
+// A hinted error says what to type next.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+func hint(err error, next string) error { return hinted{err, next} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	root := command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "provostd: "+err.Error())
+	var h hinted
+	if errors.As(err, &h) {
+		fmt.Fprintln(os.Stderr, "hint: "+h.hint)
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "provostd",
+		Short:         "The attestation authority and promotion gate",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	config := &cobra.Command{Use: "config", Short: "Work with a configuration"}
+	config.AddCommand(configCheckCommand())
+	root.AddCommand(devCommand(), devTokenCommand(), serveCommand(), initCommand(), config)
+	misuse(root)
+	return root
+}
+
+// misuse makes every complaint about the command's words a usage error.
+func misuse(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{hint(err, c.CommandPath()+" --help")}
+	})
+	if args := c.Args; args != nil {
+		c.Args = func(c *cobra.Command, a []string) error {
+			if err := args(c, a); err != nil {
+				return usageError{hint(err, c.CommandPath()+" --help")}
+			}
+			return nil
+		}
+	}
+	if c.HasSubCommands() && c.RunE == nil {
+		c.RunE = func(c *cobra.Command, _ []string) error {
+			return usageError{hint(errors.New("which command?"), c.CommandPath()+" --help")}
+		}
+	}
+	for _, sub := range c.Commands() {
+		misuse(sub)
+	}
+}
+
+// configFlag adds the required --config.
+func configFlag(c *cobra.Command) *string {
+	path := c.Flags().String("config", "", "`FILE` with the configuration (YAML)")
+	c.Args = cobra.NoArgs
+	return path
+}
+
+// requireConfig loads what --config names.
+func requireConfig(path string) (Config, error) {
+	if path == "" {
+		return Config{}, usageError{errors.New("--config is required")}
+	}
+	return loadConfig(path)
+}

@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"provost/api"
+	"provost/attest"
+	"provost/keys"
+	"provost/store"
+	"provost/verify"
+	"provost/verify/policy"
+)
+
+// maintainEvery is how often the authority looks whether a signer is due for
+// rotation, or was rotated by somebody else.
+const maintainEvery = 30 * time.Second
+
+// A service is the whole daemon, opened.
+type service struct {
+	config    Config
+	log       *slog.Logger
+	store     *store.SQLite
+	backend   backend
+	authority *keys.Authority
+	server    *api.Server
+	mux       *http.ServeMux
+}
+
+// openService opens what the configuration names, in the order in which things
+// depend on one another. Nothing is served before all of it is there.
+func openService(ctx context.Context, c Config) (s *service, err error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s = &service{config: c, log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), mux: http.NewServeMux()}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.store, err = store.OpenSQLite(ctx, c.Database); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry)); err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	if s.authority, err = keys.Open(ctx, authorityConfig(c, s.backend, s.store)); err != nil {
+		return nil, err
+	}
+	judge, err := policy.New(c.Environments)
+	if err != nil {
+		return nil, err
+	}
+	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Ledger: s.store, Now: time.Now}
+	for _, p := range attest.Powers {
+		issuer.Signers[p] = s.authority.Signer(p)
+	}
+	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	s.server, err = api.New(api.Config{
+		Issuer: issuer,
+		Gate: &verify.Gate{
+			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
+			Issuer: issuer, Decisions: s.store, Now: time.Now,
+		},
+		Records: s.store, Keys: s.authority, Ready: s.ready, Auth: auth, Log: s.log, Metrics: registry, Now: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mux.Handle("/", s.server.Handler())
+	return s, s.reportOpenIntents(ctx)
+}
+
+// trust is the trust root as it is now.
+func (s *service) trust() (*verify.Trust, error) {
+	raw, err := s.authority.TrustedRoot()
+	if err != nil {
+		return nil, err
+	}
+	return verify.ParseTrust(raw)
+}
+
+// handle adds a handler beside the API's.
+func (s *service) handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// ready names what must work for the service to do its work.
+func (s *service) ready(ctx context.Context) map[string]error {
+	return map[string]error{"store": s.store.Ready(ctx), "keys": s.authority.Ready(ctx)}
+}
+
+// openIntentsLogged bounds how many open intents are logged one by one.
+const openIntentsLogged = 1000
+
+// reportOpenIntents logs what an earlier process had begun to sign and did not
+// release. GET /v1/intents lists the same.
+func (s *service) reportOpenIntents(ctx context.Context) error {
+	open, err := s.store.OpenIntents(ctx, openIntentsLogged)
+	if err != nil {
+		return fmt.Errorf("list open intents: %w", err)
+	}
+	for _, in := range open {
+		s.log.Warn("open intent: it may have been signed, and was released to nobody",
+			"id", in.ID, "at", in.At, "signer", in.Signer, "predicate_type", in.PredicateType, "payload", in.Payload.String())
+	}
+	return nil
+}
+
+// serve answers on the listener until ctx ends. Then it stops accepting and
+// lets what is in flight finish, so that what was acknowledged is delivered.
+func (s *service) serve(ctx context.Context, l net.Listener, ready func()) error {
+	maintained, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); s.maintain(maintained) }()
+	defer func() { stop(); <-done }()
+
+	server := s.server.HTTPServer(l.Addr().String())
+	server.Handler = s.mux
+	if t := s.config.TLS; t != nil {
+		cert, err := tls.LoadX509KeyPair(t.CertificateFile, t.KeyFile)
+		if err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	s.log.Info("serving", "address", l.Addr().String(), "service", s.config.Service, "version", version)
+	ready()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	s.log.Info("stopping: finishing requests in flight", "grace", s.config.ShutdownGrace.String())
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		_ = server.Close()
+		return fmt.Errorf("stopping: requests in flight did not finish in %s: %w", s.config.ShutdownGrace, err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// maintain keeps the signers in their windows until ctx ends. A failure is
+// logged and tried again: a signer whose leaf has run out refuses by itself.
+func (s *service) maintain(ctx context.Context) {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		if err := s.authority.Maintain(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("maintain signing keys", "error", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *service) close() {
+	if s.backend != nil {
+		closeBackend(s.backend)
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+}
