@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,10 +43,17 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// childCommand runs the binary through /proc, where it can be reached without
-// rights on the directories above it.
+// childCommand runs the binary through /proc where there is one: there it can
+// be reached without rights on the directories above it.
 func childCommand(t *testing.T, role, path string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOOS == "linux" {
+		binary = "/proc/self/exe"
+	}
+	cmd := exec.CommandContext(t.Context(), binary)
 	cmd.Env = append(os.Environ(), childEnv+"="+role+" "+path)
 	return cmd
 }

@@ -25,10 +25,13 @@ func decisionRoundTrip(t *testing.T, b Backend) {
 		case 1:
 			d.Artifact, d.Reasons, d.VSA = sha512Of(text), nil, nil
 		case 2:
-			d.Reasons = []attest.Reason{}
+			d.Reasons, d.VSA = []attest.Reason{}, []byte{}
 		}
 		if err := b.AppendDecision(t.Context(), d); err != nil {
 			t.Fatalf("append decision: %v", err)
+		}
+		if len(d.VSA) == 0 {
+			d.VSA = nil // none is nil
 		}
 		d.At = d.At.UTC()
 		got, err := b.Decision(t.Context(), d.ID)
