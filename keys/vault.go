@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/vault/api"
 
 	"provost/attest"
@@ -152,10 +153,8 @@ type keyDocument struct {
 	Derived              bool   `json:"derived"`
 	Imported             bool   `json:"imported_key"`
 	BackupInfo           any    `json:"backup_info"`
-	Keys                 map[string]struct {
-		PublicKey    string    `json:"public_key"`
-		CreationTime time.Time `json:"creation_time"`
-	} `json:"keys"`
+	// Keys are the versions; another kind of JSON for another type of key.
+	Keys map[string]jsontext.Value `json:"keys"`
 }
 
 // Versions implements [Backend]. It refuses a key that was imported, can be
@@ -200,7 +199,14 @@ func (d *keyDocument) checkFit() error {
 
 func (d *keyDocument) versions() ([]Version, error) {
 	byNumber := make(map[int]Version, len(d.Keys))
-	for name, k := range d.Keys {
+	for name, document := range d.Keys {
+		var k struct {
+			PublicKey    string    `json:"public_key"`
+			CreationTime time.Time `json:"creation_time"`
+		}
+		if err := attest.DecodeOpenJSON(document, &k); err != nil {
+			return nil, fmt.Errorf("version %.20q: %v", name, err)
+		}
 		number, err := strconv.Atoi(name)
 		if err != nil || number < 1 || number > d.LatestVersion {
 			return nil, fmt.Errorf("version %.20q of %d", name, d.LatestVersion)

@@ -6,6 +6,7 @@ package keys
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -180,7 +181,10 @@ func (a *answer) capture(resp *api.Response) {
 // fault judges an answer by its status; nil for a success with a whole body.
 func (a *answer) fault(err error) *fault {
 	var refused *api.ResponseError
+	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &untrusted): // a mistake in the configuration, or somebody in between
+		return &fault{kind: faultRefused, err: err}
 	case a.status == 0: // no connection, reset, timeout, TLS
 		if err == nil {
 			err = errors.New("no answer")

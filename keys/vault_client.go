@@ -107,6 +107,9 @@ func newVaultClient(c VaultConfig) (*api.Client, error) {
 		},
 		Timeout:    attemptTimeout,
 		MaxRetries: 0,
+		// A redirect would carry the token to an address nobody configured. A
+		// standby forwards; one that cannot is worth another attempt.
+		DisableRedirects: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("vault client: %w", err)

@@ -4,11 +4,33 @@
 package keys_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"provost/attest"
 	"provost/keys"
 	"provost/keys/keystest"
 )
+
+// everything is what a daemon that rotates its own signers needs.
+var everything = []string{keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate}
 
 func openVault(t testing.TB, config keys.VaultConfig) *keys.Vault {
 	t.Helper()
@@ -18,20 +40,229 @@ func openVault(t testing.TB, config keys.VaultConfig) *keys.Vault {
 	return v
 }
 
+// signVault has a constant signed by version 1 of the provenance key.
+func signVault(t testing.TB, v *keys.Vault) error {
+	t.Helper()
+	signature, err := v.Sign(t.Context(), "provenance", 1, make([]byte, 32))
+	if (err == nil) != (len(signature) > 0) {
+		t.Errorf("%d bytes with error %v", len(signature), err)
+	}
+	return err
+}
+
+// vaultWithKeys starts a server that has all keys.
+func vaultWithKeys(t testing.TB) *keystest.VaultServer {
+	t.Helper()
+	server := keystest.StartVault(t)
+	v := openVault(t, server.Config(keystest.PolicyInit))
+	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+		check(t, v.Create(t.Context(), key))
+	}
+	return server
+}
+
 func TestVault(t *testing.T) {
 	server := keystest.StartVault(t)
 	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyRotate, keystest.PolicyInit))
 	keystest.Backend(t, func(t *testing.T) keystest.Full {
 		for _, key := range []string{"provenance", "verdict"} {
 			path := "transit/keys/provost-" + key
-			if secret, err := server.Root().Logical().Read(path); err != nil || secret == nil {
-				check(t, err)
+			secret, err := server.Root().Logical().Read(path)
+			check(t, err)
+			if secret == nil {
 				continue
 			}
 			server.Write(path+"/config", map[string]any{"deletion_allowed": true})
-			_, err := server.Root().Logical().Delete(path)
+			_, err = server.Root().Logical().Delete(path)
 			check(t, err)
 		}
 		return v
 	})
+}
+
+// TestVaultAuthority runs a whole authority on Vault: a ceremony initialises,
+// and the daemon then has no right to create keys.
+func TestVaultAuthority(t *testing.T) {
+	server := keystest.StartVault(t)
+	config, store, _ := newConfig(t)
+	config.Backend = openVault(t, server.Config(keystest.PolicyInit, keystest.PolicyCA))
+	check(t, keys.Init(t.Context(), config, dropRoot))
+
+	daemon := openVault(t, server.Config(everything...))
+	config.Backend = daemon
+	a, err := keys.Open(t.Context(), config)
+	check(t, err)
+	check(t, a.Ready(t.Context()))
+	for _, p := range attest.Powers {
+		_, err := a.Rotate(t.Context(), p)
+		check(t, err)
+		if sig, err := signOnce(t.Context(), a, p); err != nil || sig.Version != 2 {
+			t.Errorf("%s: version %d, %v", p, sig.Version, err)
+		}
+	}
+	_, err = a.Timestamp(t.Context(), []byte("signature"))
+	check(t, err)
+
+	// Version 2 is retired behind our back: version 3 takes over by itself.
+	server.Write("transit/keys/provost-evidence/rotate", nil)
+	server.Write("transit/keys/provost-evidence/config", map[string]any{"min_encryption_version": 3})
+	if sig, err := signOnce(t.Context(), a, attest.PowerEvidence); err != nil || sig.Version != 3 {
+		t.Errorf("after retiring: version %d, %v", sig.Version, err)
+	}
+	// Old public keys become invisible: the archive still has them.
+	server.Write("transit/keys/provost-evidence/config", map[string]any{"min_decryption_version": 3})
+	a, err = keys.Open(t.Context(), config)
+	check(t, err)
+	all, err := a.Keys(t.Context())
+	check(t, err)
+	if len(all[1].Versions) != 3 || store.names()["evidence"] != 3 {
+		t.Errorf("evidence: %v", all[1].Versions)
+	}
+
+	if found, err := daemon.SelfAudit(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("the shipped policies allow too much: %v, %v", found, err)
+	}
+	server.WritePolicy(keystest.PolicyRotate, `path "transit/keys/provost-verdict/config" { capabilities = ["update"] }
+		path "transit/export/signing-key/*" { capabilities = ["read"] }`)
+	found, err := daemon.SelfAudit(t.Context())
+	check(t, err)
+	if len(found) != 6 || found[len(found)-1] != "transit/keys/provost-verdict/config: update" {
+		t.Errorf("audit found %q", found)
+	}
+}
+
+func TestVaultRefusesDegradedKeys(t *testing.T) {
+	server := keystest.StartVault(t)
+	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyInit))
+	const path = "transit/keys/provost-provenance"
+	for _, test := range []struct {
+		name           string
+		create, config map[string]any
+		words          string
+	}{
+		{"deletable", nil, map[string]any{"deletion_allowed": true}, "deletion_allowed"},
+		{"exportable", map[string]any{"exportable": true}, nil, "exportable"},
+		{"exportable later", nil, map[string]any{"exportable": true}, "exportable"},
+		{"with plaintext backups", nil, map[string]any{"allow_plaintext_backup": true}, "plaintext backups"},
+		{"of another type", map[string]any{"type": "ed25519"}, nil, "ed25519"},
+		{"for derivation", map[string]any{"type": "aes256-gcm96", "derived": true}, nil, "aes256-gcm96"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			create := map[string]any{"type": "ecdsa-p256"}
+			for k, v := range test.create {
+				create[k] = v
+			}
+			server.Write(path, create)
+			if test.config != nil {
+				server.Write(path+"/config", test.config)
+			}
+			for what, call := range map[string]func() error{
+				"versions": func() error { _, err := v.Versions(t.Context(), "provenance"); return err },
+				"create":   func() error { return v.Create(t.Context(), "provenance") },
+			} {
+				if err := call(); !errors.Is(err, keys.ErrDegraded) || !strings.Contains(err.Error(), test.words) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			server.Write(path+"/config", map[string]any{"deletion_allowed": true})
+			_, err := server.Root().Logical().Delete(path)
+			check(t, err)
+		})
+	}
+}
+
+func TestVaultIgnoresTheEnvironment(t *testing.T) {
+	server := vaultWithKeys(t)
+	config := server.Config(keystest.PolicySign)
+	for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR", "VAULT_PROXY_ADDR", "HTTP_PROXY"} {
+		t.Setenv(name, "http://127.0.0.1:1")
+	}
+	t.Setenv("VAULT_TOKEN", "wrong")
+	t.Setenv("VAULT_NAMESPACE", "wrong")
+	t.Setenv("VAULT_HEADERS", `{"X-Wrong":"wrong"}`)
+	t.Setenv("VAULT_SKIP_VERIFY", "true")
+	check(t, signVault(t, openVault(t, config)))
+}
+
+func TestVaultTLS(t *testing.T) {
+	server := vaultWithKeys(t)
+	target, err := url.Parse(server.Address())
+	check(t, err)
+	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(target))
+	defer front.Close()
+	config := server.Config(keystest.PolicySign)
+	config.Address = front.URL
+	if _, err := keys.OpenVault(t.Context(), config); err == nil || errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("believed an unknown CA: %v", err)
+	}
+	config.CACertFile = filepath.Join(t.TempDir(), "ca.pem")
+	check(t, os.WriteFile(config.CACertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), 0o600))
+	check(t, signVault(t, openVault(t, config)))
+}
+
+func TestVaultJWT(t *testing.T) {
+	server := vaultWithKeys(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	check(t, err)
+	server.Write("auth/jwt/config", map[string]any{
+		"jwt_validation_pubkeys": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})), "bound_issuer": "https://cluster",
+	})
+	server.Write("auth/jwt/role/provost", map[string]any{
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": "system:serviceaccount:provost:provost",
+		"token_policies": []string{keystest.PolicySign, keystest.PolicyToken}, "token_no_default_policy": true,
+	})
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+	check(t, err)
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(subject string) string {
+		raw, err := jwt.Signed(signer).Claims(jwt.Claims{Issuer: "https://cluster", Audience: jwt.Audience{"vault"}, Subject: subject,
+			Expiry: jwt.NewNumericDate(time.Now().Add(time.Minute)), IssuedAt: jwt.NewNumericDate(time.Now())}).Serialize()
+		check(t, err)
+		check(t, os.WriteFile(file, []byte(raw+"\n"), 0o600))
+		return raw
+	}
+	config := keys.VaultConfig{Address: server.Address(), JWT: &keys.JWT{Role: "provost", TokenFile: file}}
+	write("system:serviceaccount:provost:provost")
+	check(t, signVault(t, openVault(t, config)))
+	raw := write("system:serviceaccount:default:default")
+	if _, err := keys.OpenVault(t.Context(), config); !errors.Is(err, keys.ErrBackendDenied) || strings.Contains(err.Error(), raw) {
+		t.Errorf("another subject: %v", err)
+	}
+}
+
+func TestVaultConfigRefuses(t *testing.T) {
+	token := keys.VaultConfig{Address: "http://127.0.0.1:8200", Token: "x"}
+	with := func(change func(*keys.VaultConfig)) keys.VaultConfig {
+		c := token
+		change(&c)
+		return c
+	}
+	for name, c := range map[string]keys.VaultConfig{
+		"nothing":              {},
+		"no address":           with(func(c *keys.VaultConfig) { c.Address = "" }),
+		"no scheme":            with(func(c *keys.VaultConfig) { c.Address = "127.0.0.1:8200" }),
+		"http beyond loopback": with(func(c *keys.VaultConfig) { c.Address = "http://vault.example.com:8200" }),
+		"a password":           with(func(c *keys.VaultConfig) { c.Address = "https://u:p@vault.example.com" }),
+		"no credential":        with(func(c *keys.VaultConfig) { c.Token = "" }),
+		"two credentials":      with(func(c *keys.VaultConfig) { c.TokenFile = "/x" }),
+		"half an AppRole":      with(func(c *keys.VaultConfig) { c.Token = ""; c.AppRole = &keys.AppRole{RoleID: "x"} }),
+		"half a JWT":           with(func(c *keys.VaultConfig) { c.Token = ""; c.JWT = &keys.JWT{Role: "x"} }),
+	} {
+		if _, err := keys.OpenVault(t.Context(), c); !errors.Is(err, attest.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSecretIsNotPrinted(t *testing.T) {
+	c := keys.VaultConfig{Token: "hvs.secret"}
+	encoded, err := json.Marshal(c.Token)
+	check(t, err)
+	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%+v %#v %q %s", c, c, c.Token, c.Token), string(encoded)} {
+		if strings.Contains(s, "hvs") {
+			t.Error(s)
+		}
+	}
 }
