@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// An idp is an OpenID Connect issuer on this machine, with a clock that tests
+// can set for it and for those who believe it.
+type idp struct {
+	*httptest.Server
+	t *testing.T
+
+	mu        sync.Mutex
+	keys      []jose.JSONWebKey // private
+	offset    time.Duration
+	discovery http.HandlerFunc // nil for the right answer
+	jwks      http.HandlerFunc // nil for the right answer
+	asked     int              // for keys
+}
+
+// rsaKey is made once: it takes a while.
+var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func newIDP(t *testing.T) *idp {
+	t.Helper()
+	p := &idp{t: t}
+	p.keys = []jose.JSONWebKey{
+		{Key: newKey(t), KeyID: "ec", Algorithm: "ES256", Use: "sig"},
+		{Key: rsaKey(), KeyID: "rsa", Use: "sig"}, // without alg, as some issuers have it
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		other := p.discovery
+		p.mu.Unlock()
+		if other != nil {
+			other(w, r)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/jwks"})
+	})
+	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		p.asked++
+		other, keys := p.jwks, jose.JSONWebKeySet{}
+		for _, k := range p.keys {
+			keys.Keys = append(keys.Keys, k.Public())
+		}
+		p.mu.Unlock()
+		if other != nil {
+			other(w, r)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(keys)
+	})
+	p.Server = httptest.NewServer(mux)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *idp) now() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Add(p.offset)
+}
+
+func (p *idp) advance(d time.Duration) { p.set(func(p *idp) { p.offset += d }) }
+
+func (p *idp) set(change func(*idp)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(p)
+}
+
+func (p *idp) timesAsked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
+}
+
+// claims are those of a GitHub Actions run that pushed to main.
+func (p *idp) claims() map[string]any {
+	now := p.now().Unix()
+	c := map[string]any{
+		"iss": p.URL, "sub": "repo:acme/app:ref:refs/heads/main", "aud": audience,
+		"iat": now, "nbf": now - 5, "exp": now + 300, "jti": "one",
+	}
+	maps.Copy(c, githubClaimsOf())
+	return c
+}
+
+// githubClaimsOf are a run's own claims, as GitHub spells them.
+func githubClaimsOf() map[string]any {
+	return map[string]any{
+		"repository": "acme/app", "ref": "refs/heads/main", "ref_type": "branch", "sha": strings.Repeat("a", 40),
+		"workflow_ref":       "acme/app/.github/workflows/build.yml@refs/heads/main",
+		"workflow_sha":       strings.Repeat("a", 40),
+		"job_workflow_ref":   "acme/app/.github/workflows/build.yml@refs/heads/main",
+		"job_workflow_sha":   strings.Repeat("a", 40),
+		"event_name":         "push",
+		"repository_id":      "74",
+		"repository_owner":   "acme",
+		"actor":              "octocat",
+		"actor_id":           "12",
+		"base_ref":           "",
+		"runner_environment": "github-hosted", "repository_owner_id": "65", "repository_visibility": "private",
+		"run_id": "1234567890", "run_number": "10", "run_attempt": "2",
+	}
+}
+
+// token is a token of the run's claims with changes; nil takes a claim away.
+func (p *idp) token(changes map[string]any) string { return p.tokenBy("ES256", "ec", changes) }
+
+func (p *idp) tokenBy(alg, kid string, changes map[string]any) string {
+	p.t.Helper()
+	c := p.claims()
+	for name, value := range changes {
+		if c[name] = value; value == nil {
+			delete(c, name)
+		}
+	}
+	payload, err := json.Marshal(c)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.sign(alg, kid, payload)
+}
+
+// sign makes a token of any payload with one of the issuer's keys.
+func (p *idp) sign(alg, kid string, payload []byte) string {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.keys {
+		if k.KeyID == kid {
+			return signWith(p.t, alg, jose.JSONWebKey{Key: k.Key, KeyID: kid}, payload)
+		}
+	}
+	p.t.Fatalf("no key %q", kid)
+	return ""
+}
+
+func signWith(t *testing.T, alg string, key any, payload []byte) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := jws.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// forge replaces a token's header and keeps the rest.
+func forge(token, header string) string {
+	_, rest, _ := strings.Cut(token, ".")
+	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
+}
