@@ -11,10 +11,11 @@ VERSION ?= dev
 .PHONY: build demo test test-short lint fuzz race bench vuln testbed clean
 
 build:
-	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
+	go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/provost ./cmd/provostd
 
 demo: build
 	@$(MAKE) --no-print-directory -C deploy/testbed cyclonedx-gomod $(if $(filter vault,$(KEYS)),vault) OUT=$(TESTBED)
+	@go build -o bin/testbed/ ./deploy/testbed/vaultup
 	@sh deploy/demo.sh $(KEYS)
 
 test: lint testbed

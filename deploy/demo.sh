@@ -1,0 +1,138 @@
+#!/bin/sh
+# SPDX-FileCopyrightText: The Provost Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# The story of one artifact, on the programs that `make build` made: attested,
+# verified, gated, tampered with and refused. Each step says what must come of
+# it, and the script fails when something else does. `make demo` runs it;
+# `make demo KEYS=vault` runs it with the keys in a real Vault.
+set -eu
+
+keys=${1:-file}
+bin=$(cd "$(dirname "$0")/../bin" && pwd)
+policies=$(cd "$(dirname "$0")/vault" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/provost-demo.XXXXXX")
+daemon= vault=
+unset PROVOST_URL PROVOST_TOKEN VAULT_ADDR VAULT_TOKEN VAULT_NAMESPACE
+
+# Stops what was started, by process id, and removes what was written.
+clean() {
+	status=$?
+	trap - EXIT INT TERM
+	for pid in $daemon $vault; do kill "$pid" 2>/dev/null || true; done
+	for pid in $daemon $vault; do wait "$pid" 2>/dev/null || true; done
+	if [ "$status" -ne 0 ]; then
+		echo
+		echo "THE DEMO FAILED. What the service logged last:"
+		tail -n 5 "$work/provostd.log" 2>/dev/null || true
+	fi
+	rm -rf "$work"
+	exit "$status"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+step() { printf '\n== %s\n' "$*"; }
+
+# show CODE COMMAND...: prints the command, runs it, and insists on its exit code.
+show() {
+	want=$1
+	shift
+	printf '$ %s\n' "$(printf '%s ' "$@" | sed "s|$bin/||g; s|$work/||g")"
+	got=0
+	"$@" >"$work/said" 2>&1 || got=$?
+	sed 's/^/  /' "$work/said"
+	if [ "$got" -ne "$want" ]; then
+		echo "  exit code $got, but it must be $want"
+		exit 1
+	fi
+	printf '  (exit code %s, as it must be)\n' "$got"
+}
+
+# said TEXT: insists that the last command printed it.
+said() {
+	grep -qF "$1" "$work/said" || { echo "  it must say: $1"; exit 1; }
+}
+
+# wait_for FILE TEXT: until the text stands in the file, for half a minute.
+wait_for() {
+	tries=0
+	until grep -q "$2" "$1" 2>/dev/null; do
+		tries=$((tries + 1))
+		[ "$tries" -le 300 ] || { echo "no \"$2\" in half a minute:"; cat "$1"; exit 1; }
+		sleep 0.1
+	done
+}
+
+if [ "$keys" = vault ]; then
+	step "A real Vault, under the shipped least-privilege policies"
+	mkdir "$work/vault"
+	"$bin/testbed/vaultup" "$bin/testbed/vault" "$policies" "$work/vault" >"$work/vault.log" 2>&1 &
+	vault=$!
+	wait_for "$work/vault/vault.env" VAULT_TOKEN
+	. "$work/vault/vault.env"
+	echo "Vault at $VAULT_ADDR; a token with the policies $(cd "$policies" && ls | sed 's/\.hcl//' | tr '\n' ' ')"
+fi
+
+step "The service, for development, on a free port, with keys in: $keys"
+"$bin/provostd" dev --data "$work/data" --listen 127.0.0.1:0 --keys "$keys" >"$work/ready" 2>"$work/provostd.log" &
+daemon=$!
+wait_for "$work/ready" '^ready '
+cat "$work/ready"
+. "$work/data/cli.env"
+
+# A CI would fetch its token itself. Here the development issuer gives one for
+# a build of acme/app on main, as GitHub Actions would word it.
+token() { "$bin/provostd" dev-token --data "$work/data" --issuer github --repository acme/app --ref refs/heads/main "$@"; }
+token >"$work/build.token"
+token --claim runner_environment=self-hosted >"$work/other.token"
+
+step "The artifact: the provost binary that was just built, and its SBOM"
+cp "$bin/provost" "$work/app"
+cd "$work"
+show 0 "$bin/testbed/cyclonedx-gomod" bin -json -output app.cdx.json app
+
+step "Provenance: who built it, from where. The caller says only which file"
+show 0 "$bin/provost" attest provenance --token-file build.token --bundle app.provenance.json app
+said 'key version 1'
+
+step "The SBOM, attested"
+show 0 "$bin/provost" attest sbom --token-file build.token --sbom app.cdx.json --bundle app.sbom.json app
+
+step "Verified on this machine alone: a bundle, a trusted root, no network"
+show 0 "$bin/provost" trust root --trusted-root trusted_root.json
+show 0 "$bin/provost" verify app --bundle app.provenance.json --trusted-root trusted_root.json
+show 0 "$bin/provost" verify app --bundle app.sbom.json --trusted-root trusted_root.json
+
+step "May it go to prod? PASS, and the verdict is itself a signed attestation"
+show 0 "$bin/provost" gate app --env prod --vsa app.vsa.json
+said PASS
+show 0 "$bin/provost" verify app --bundle app.vsa.json --trusted-root trusted_root.json
+
+step "One byte flipped: nobody ever attested this"
+cp app tampered
+printf 'X' | dd of=tampered bs=1 seek=4096 conv=notrunc 2>/dev/null
+cmp -s app tampered && printf 'Y' | dd of=tampered bs=1 seek=4096 conv=notrunc 2>/dev/null
+show 4 "$bin/provost" gate tampered --env prod
+said NO_EVIDENCE
+show 3 "$bin/provost" verify tampered --bundle app.provenance.json --trusted-root trusted_root.json
+
+step "Another builder: honest provenance, but not from where prod wants it"
+echo 'built somewhere else' >other
+show 0 "$bin/provost" attest provenance --token-file other.token --bundle other.provenance.json other
+show 0 "$bin/provost" attest sbom --token-file other.token --sbom app.cdx.json --bundle other.sbom.json other
+show 3 "$bin/provost" gate other --env prod
+said DENY
+said slsa.builder_allowed
+
+step "The key rotates: what was signed before keeps verifying"
+show 0 "$bin/provost" keys rotate provenance
+said 'key version 2'
+show 0 "$bin/provost" verify app --bundle app.provenance.json --trusted-root trusted_root.json
+token >build.token
+show 0 "$bin/provost" attest provenance --token-file build.token --bundle app.provenance.2.json app
+said 'key version 2'
+show 0 "$bin/provost" verify app --bundle app.provenance.2.json --trusted-root trusted_root.json
+show 0 "$bin/provost" keys list
+
+step "Done: every step came out as it must"
