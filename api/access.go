@@ -215,7 +215,7 @@ func checkURL(raw string) error {
 func (a *Authenticator) caller(i *issuer, claims claims) (attest.Caller, error) {
 	subject, ok := claims.text("sub")
 	if !ok || subject == "" || len(subject) > maxSubject {
-		return attest.Caller{}, unauthenticated("sub: want 1 to %d bytes", maxSubject)
+		return attest.Caller{}, unauthenticated("the token's sub: want 1 to %d bytes", maxSubject)
 	}
 	caller := attest.Caller{Issuer: i.URL, Subject: subject}
 	var builder *Rule

@@ -163,7 +163,11 @@ func (p *idp) sign(alg, kid string, payload []byte) string {
 
 func signWith(t *testing.T, alg string, key any, payload []byte) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	options := (&jose.SignerOptions{}).WithType("JWT")
+	if _, secret := key.([]byte); secret {
+		options = options.WithHeader("kid", "rsa")
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: key}, options)
 	if err != nil {
 		t.Fatal(err)
 	}
