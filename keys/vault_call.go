@@ -180,12 +180,11 @@ func (a *answer) capture(resp *api.Response) {
 
 // fault judges an answer by its status; nil for a success with a whole body.
 func (a *answer) fault(err error) *fault {
-	var refused *api.ResponseError
 	var untrusted *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &untrusted): // a mistake in the configuration, or somebody in between
 		return &fault{kind: faultRefused, err: err}
-	case a.status == 0: // no connection, reset, timeout, TLS
+	case a.status == 0: // no connection, reset, timeout
 		if err == nil {
 			err = errors.New("no answer")
 		}
@@ -194,11 +193,20 @@ func (a *answer) fault(err error) *fault {
 		return &fault{kind: faultRetry, err: fmt.Errorf("read answer: %w", a.err)}
 	case a.status == 200 || a.status == 204:
 		return nil
-	case errors.As(err, &refused) && !refused.RawError:
-		return judge(a.status, strings.Join(refused.Errors, "; "), a.retryAfter)
-	default: // an error page or redirect of something that is not Vault
-		return judge(a.status, "", a.retryAfter)
 	}
+	var refusal struct {
+		Errors []string `json:"errors"`
+	}
+	if attest.DecodeOpenJSON(a.body, &refusal) == nil {
+		return judge(a.status, strings.Join(refusal.Errors, "; "), a.retryAfter)
+	}
+	// An error page or redirect of something that is not Vault. Its status
+	// says whether to try again, but it cannot say that a key does not exist.
+	f := judge(a.status, "", a.retryAfter)
+	if f.kind == faultMissing {
+		f.kind = faultRefused
+	}
+	return f
 }
 
 // decode reads a successful answer.
