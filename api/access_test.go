@@ -1,0 +1,184 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"provost/attest"
+)
+
+func TestTablesThatAreRefused(t *testing.T) {
+	issuer := func(change func(*Issuer)) []Issuer {
+		i := Issuer{URL: "https://ci.example", Audience: audience, Algorithms: []string{"RS256"}, MaxAge: time.Minute, Provider: ProviderGitHub}
+		change(&i)
+		return []Issuer{i}
+	}
+	rule := func(change func(*Rule)) []Rule {
+		r := Rule{Issuer: "https://ci.example", Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRead}}
+		change(&r)
+		return []Rule{r}
+	}
+	good := issuer(func(*Issuer) {})
+	if _, err := NewAuthenticator(good, rule(func(r *Rule) { r.Builder = &BuilderRow{ID: builder} }), AuthOptions{}); err != nil {
+		t.Fatalf("the good one: %v", err)
+	}
+	for _, u := range []string{"http://127.0.0.1:8080", "http://[::1]/", "http://localhost/oidc", "https://ci.example/with/path/"} {
+		if _, err := NewAuthenticator(issuer(func(i *Issuer) { i.URL = u }), nil, AuthOptions{}); err != nil {
+			t.Errorf("issuer %s: %v", u, err)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		issuers []Issuer
+		rules   []Rule
+		says    string
+	}{
+		{"an issuer over http", issuer(func(i *Issuer) { i.URL = "http://ci.example" }), nil, "https"},
+		{"an issuer that looks like this machine", issuer(func(i *Issuer) { i.URL = "http://127.0.0.1.evil.example" }), nil, "https"},
+		{"an issuer without a host", issuer(func(i *Issuer) { i.URL = "https://" }), nil, "host"},
+		{"an issuer with a query", issuer(func(i *Issuer) { i.URL = "https://ci.example?x" }), nil, "path at most"},
+		{"an issuer with a password", issuer(func(i *Issuer) { i.URL = "https://a:b@ci.example" }), nil, "path at most"},
+		{"an issuer twice", append(issuer(func(*Issuer) {}), good...), nil, "twice"},
+		{"no audience", issuer(func(i *Issuer) { i.Audience = "" }), nil, "audience"},
+		{"no algorithm", issuer(func(i *Issuer) { i.Algorithms = nil }), nil, "algorithms"},
+		{"HMAC", issuer(func(i *Issuer) { i.Algorithms = []string{"RS256", "HS256"} }), nil, "HS256"},
+		{"no signature", issuer(func(i *Issuer) { i.Algorithms = []string{"none"} }), nil, "none"},
+		{"no limit to the age", issuer(func(i *Issuer) { i.MaxAge = 0 }), nil, "max_age"},
+		{"a negative age", issuer(func(i *Issuer) { i.MaxAge = -1 }), nil, "max_age"},
+		{"an unknown provider", issuer(func(i *Issuer) { i.Provider = "gitea" }), nil, "provider"},
+		{"a server for no GitHub", issuer(func(i *Issuer) { i.Provider, i.ServerURL = ProviderOIDC, "https://x.example" }), nil, "server_url"},
+		{"a server with a slash", issuer(func(i *Issuer) { i.ServerURL = "https://x.example/" }), nil, "server_url"},
+		{"a server over http", issuer(func(i *Issuer) { i.ServerURL = "http://x.example" }), nil, "server_url"},
+
+		{"a rule for a stranger", good, rule(func(r *Rule) { r.Issuer += "/" }), "not configured"},
+		{"a rule that matches all", good, rule(func(r *Rule) { r.Claims = nil }), "every token"},
+		{"a rule that gives nothing", good, rule(func(r *Rule) { r.Grants = nil }), "nothing"},
+		{"an unknown grant", good, rule(func(r *Rule) { r.Grants = []attest.Grant{"root"} }), "root"},
+		{"a claim without a value", good, rule(func(r *Rule) { r.Claims = map[string]string{"repository": ""} }), "repository"},
+		{"a claim without a name", good, rule(func(r *Rule) { r.Claims = map[string]string{"": "x"} }), "claim"},
+		{"a builder that anybody's workflow could be", good, rule(func(r *Rule) { r.Builder = &BuilderRow{} }), "job_workflow_ref"},
+		{"a builder that is no URI", good, rule(func(r *Rule) { r.Builder = &BuilderRow{ID: "mine"} }), "URI"},
+		{"a builder of no CI", issuer(func(i *Issuer) { i.Provider = ProviderOIDC }), rule(func(r *Rule) { r.Builder = &BuilderRow{ID: builder} }), "no build"},
+	} {
+		_, err := NewAuthenticator(c.issuers, c.rules, AuthOptions{})
+		if !errors.Is(err, attest.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want it invalid, saying %q", c.name, err, c.says)
+		}
+	}
+}
+
+func TestRules(t *testing.T) {
+	p := newIDP(t)
+	rule := func(b *BuilderRow, grant attest.Grant, claims ...string) Rule {
+		r := Rule{Issuer: p.URL, Claims: map[string]string{}, Builder: b}
+		if grant != "" {
+			r.Grants = []attest.Grant{grant}
+		}
+		for i := 0; i < len(claims); i += 2 {
+			r.Claims[claims[i]] = claims[i+1]
+		}
+		return r
+	}
+	a, err := NewAuthenticator(
+		[]Issuer{
+			{URL: p.URL, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: ProviderGitHub},
+			{URL: "https://other.example", Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: ProviderOIDC},
+		},
+		[]Rule{
+			rule(&BuilderRow{ID: builder}, attest.GrantProvenance, "repository", "acme/app"),
+			rule(nil, attest.GrantSBOM, "repository", "acme/app", "ref", "refs/heads/main"),
+			rule(nil, attest.GrantSBOM, "repository", "acme/app", "run_attempt", "2"),
+			rule(&BuilderRow{ID: builder + "2"}, "", "repository", "acme/app", "environment", "double"),
+			rule(nil, attest.GrantRead, "level", "7"),
+			rule(nil, attest.GrantDecide, "staff", "true"),
+			rule(nil, attest.GrantRotate, "groups", "admins"),
+			{Issuer: "https://other.example", Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRotate}},
+			rule(&BuilderRow{}, attest.GrantProvenance, "job_workflow_ref", "acme/pinned/.github/workflows/b.yml@refs/heads/main"),
+		}, AuthOptions{Now: p.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		claims map[string]any
+		grants []attest.Grant
+		build  string
+	}{
+		{"grants of several rules add up", nil, []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}, builder},
+		{"all claims of a rule must match", map[string]any{"ref": "refs/heads/x", "workflow_ref": "acme/app/.github/workflows/build.yml@refs/heads/x",
+			"job_workflow_ref": "acme/app/.github/workflows/build.yml@refs/heads/x", "run_attempt": "3"}, []attest.Grant{attest.GrantProvenance}, builder},
+		{"another case is another value", map[string]any{"repository": "Acme/app"}, nil, ""},
+		{"a longer value is another value", map[string]any{"repository": "acme/app2"}, nil, ""},
+		{"a number compares by its text", map[string]any{"repository": "x", "level": 7}, []attest.Grant{attest.GrantRead}, ""},
+		{"and so does a boolean", map[string]any{"repository": "x", "staff": true}, []attest.Grant{attest.GrantDecide}, ""},
+		{"but no number that is equal", map[string]any{"repository": "x", "level": 7.5}, nil, ""},
+		{"an array matches nothing", map[string]any{"repository": "x", "groups": []string{"admins"}}, nil, ""},
+		{"an object matches nothing", map[string]any{"repository": "x", "groups": map[string]any{"admins": true}}, nil, ""},
+		{"an absent claim matches nothing", map[string]any{"repository": nil}, nil, ""},
+		{"a pinned workflow names its builder", map[string]any{"repository": "acme/b", "workflow_ref": "acme/b/.github/workflows/w.yml@refs/heads/main",
+			"job_workflow_ref": "acme/pinned/.github/workflows/b.yml@refs/heads/main"}, []attest.Grant{attest.GrantProvenance},
+			"https://github.com/acme/pinned/.github/workflows/b.yml@refs/heads/main"},
+	} {
+		got, err := a.Authenticate(t.Context(), p.token(c.claims))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if diff := cmp.Diff(c.grants, got.Grants); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
+		}
+		if (got.Build != nil) != (c.build != "") || got.Build != nil && got.Build.BuilderID != c.build {
+			t.Errorf("%s: build %+v; want %q", c.name, got.Build, c.build)
+		}
+	}
+	for name, claims := range map[string]map[string]any{
+		"ambiguous":    {"environment": "double"},
+		"pull_request": {"event_name": "pull_request"},
+	} {
+		got, err := a.Authenticate(t.Context(), p.token(claims))
+		if !errors.Is(err, attest.ErrDenied) || !strings.Contains(err.Error(), name) || len(got.Grants) != 0 {
+			t.Errorf("%s: %+v, %v; want it denied altogether", name, got, err)
+		}
+	}
+}
+
+// The tables stand in the service's YAML.
+func TestTablesInYAML(t *testing.T) {
+	const text = `
+issuers:
+  - url: https://token.actions.githubusercontent.com
+    audience: https://provost.example
+    algorithms: [RS256]
+    max_age: 10m
+    provider: github
+    server_url: https://github.com
+rules:
+  - issuer: https://token.actions.githubusercontent.com
+    claims: {repository_id: "74"}
+    builder: {id: https://provost.example/builders/acme}
+    grants: ["attest:provenance", "attest:sbom"]
+`
+	var got struct {
+		Issuers []Issuer `yaml:"issuers"`
+		Rules   []Rule   `yaml:"rules"`
+	}
+	d := yaml.NewDecoder(strings.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewAuthenticator(got.Issuers, got.Rules, AuthOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got.Issuers[0].MaxAge != 10*time.Minute || got.Rules[0].Builder.ID != builder || got.Rules[0].Grants[1] != attest.GrantSBOM {
+		t.Errorf("%+v", got)
+	}
+}
