@@ -8,8 +8,8 @@
 //	vault server -config=FILE
 //
 // FILE is Vault's own configuration, HCL or JSON, read by Vault's own parser;
-// storage is "file" or "inmem". A full vault binary started with the same words
-// behaves the same, so tests may use either.
+// storage is "file" or "inmem". A released vault binary understands the same words,
+// so tests may use either.
 package main
 
 import (
@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	metrics "github.com/armon/go-metrics"
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/audit"
@@ -99,7 +100,7 @@ func serve(ctx context.Context, config *server.Config) error {
 		EnableRaw:       config.EnableRawEndpoint,
 		Logger:          logger,
 		AllLoggers:      []hclog.Logger{logger},
-		MetricsHelper:   metricsutil.NewMetricsHelper(nil, false),
+		MetricsHelper:   metricsutil.NewMetricsHelper(metrics.NewInmemSink(10*time.Second, time.Minute), false),
 		BuiltinRegistry: registry,
 		AuditBackends:   map[string]audit.Factory{"file": audit.NewFileBackend},
 		// Every engine and auth method comes from the registry, through the plugin factory.
