@@ -1,0 +1,290 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"provost/keys/keystest"
+)
+
+const vaultService = "https://provost.example.com"
+
+// A vaultDaemon is `provostd serve` with its keys in a real Vault, logged in by
+// AppRole under the shipped policies.
+type vaultDaemon struct {
+	*daemon
+	vault *keystest.VaultServer
+	slow  *slowProxy
+	token string
+	data  string
+}
+
+// servePolicies are what the service needs in its daily work: not to create
+// keys.
+var servePolicies = []string{
+	keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate, keystest.PolicyToken,
+}
+
+func startWithVault(t *testing.T, tokenTTL time.Duration) *vaultDaemon {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts real servers")
+	}
+	v := keystest.StartVault(t)
+	proxy := newSlowProxy(t, strings.TrimPrefix(v.Address(), "http://"))
+	people := newOIDCIssuer(t)
+	data := t.TempDir()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, ttl time.Duration, policies ...string) string {
+		role := v.AppRole(name, ttl, policies...)
+		path := filepath.Join(data, name+".yaml")
+		config := fmt.Sprintf(`service: %s
+listen: 127.0.0.1:0
+database: provost.db
+keys:
+  offline_root: .
+  offline_root_recipient: %s
+  vault:
+    address: http://%s
+    approle: {role_id: %q, secret_id_file: %q}
+issuers:
+  - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc}
+access:
+  - {issuer: %q, claims: {sub: admin}, grants: ["attest:sbom", decide, read, "keys:rotate"]}
+environments:
+  prod:
+    builders: [{id: "https://provost.example.com/builders/ci", level: 2}]
+    sources: [{repository: "https://github.com/acme/app", refs: [refs/heads/main]}]
+`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL)
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyToken)
+	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
+		t.Fatalf("init: %v\n%s", err, out)
+	}
+	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, servePolicies...))
+	return &vaultDaemon{daemon: d, vault: v, slow: proxy, token: people.token(t, vaultService), data: data}
+}
+
+const sbomDocument = `{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}`
+
+// sign asks once for an attestation and returns the status and Retry-After.
+func (d *vaultDaemon) sign(t *testing.T) (status int, retryAfter string, body []byte) {
+	t.Helper()
+	artifact, _ := newArtifact()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/attestations/sbom?digest="+artifact.String(), strings.NewReader(sbomDocument))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+d.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("the service went away: %v\n%s", err, d.log)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Retry-After"), body
+}
+
+func (d *vaultDaemon) ready(t *testing.T) int {
+	t.Helper()
+	resp, err := http.Get(d.url + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// mustRecover waits until the service signs and is ready again, by itself.
+func (d *vaultDaemon) mustRecover(t *testing.T) {
+	t.Helper()
+	if err := keystest.Poll(time.Minute, func() bool {
+		status, _, _ := d.sign(t)
+		return status == http.StatusCreated
+	}); err != nil {
+		t.Fatalf("does not sign again: %v\n%s", err, d.log)
+	}
+	if err := keystest.Poll(time.Minute, func() bool { return d.ready(t) == http.StatusOK }); err != nil {
+		t.Fatalf("is not ready again: %v", err)
+	}
+}
+
+// mustRefuse asks for a signature while something is wrong: there is none, the
+// answer is of the right class and leaks nothing, and /readyz tells.
+func (d *vaultDaemon) mustRefuse(t *testing.T, what string, temporary bool) {
+	t.Helper()
+	status, retry, body := d.sign(t)
+	switch {
+	case temporary && (status != http.StatusServiceUnavailable || retry == ""):
+		t.Errorf("%s: %d, Retry-After %q: want 503 with Retry-After\n%s", what, status, retry, body)
+	case !temporary && status != http.StatusInternalServerError:
+		t.Errorf("%s: %d: want 500\n%s", what, status, body)
+	}
+	for _, leak := range []string{"vault", "Vault", "transit", "permission", "hvs.", "bundle"} {
+		if strings.Contains(string(body), leak) {
+			t.Errorf("%s: the answer says %q: %s", what, leak, body)
+		}
+	}
+	if err := keystest.Poll(30*time.Second, func() bool { return d.ready(t) == http.StatusServiceUnavailable }); err != nil {
+		t.Errorf("%s: /readyz does not tell: %v", what, err)
+	}
+}
+
+// Every way in which Vault fails: nothing is signed half, the answer says
+// whether to try again, /readyz tells, and when Vault is back so is the service.
+func TestVaultFaults(t *testing.T) {
+	d := startWithVault(t, time.Hour)
+	d.mustRecover(t)
+	for _, fault := range []struct {
+		name        string
+		begin, mend func()
+		temporary   bool
+	}{
+		{name: "sealed", begin: d.vault.Seal, mend: d.vault.Unseal, temporary: true},
+		{name: "unreachable", begin: d.vault.Stop, mend: d.vault.Restart, temporary: true},
+		{name: "slow", begin: func() { d.slow.delay.Store(int64(20 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
+		{name: "permission to sign taken away",
+			begin: func() { d.vault.WritePolicy(keystest.PolicySign, `path "none" { capabilities = ["read"] }`) },
+			mend:  func() { d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)) }},
+		{name: "permission to timestamp taken away",
+			begin: func() { d.vault.WritePolicy(keystest.PolicyTimestamp, `path "none" { capabilities = ["read"] }`) },
+			mend: func() {
+				d.vault.WritePolicy(keystest.PolicyTimestamp, keystest.ShippedPolicy(t, keystest.PolicyTimestamp))
+			}},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			fault.begin()
+			d.mustRefuse(t, fault.name, fault.temporary)
+			fault.mend()
+			d.mustRecover(t)
+		})
+	}
+	if strings.Contains(d.log.String(), "hvs.") {
+		t.Error("a Vault token stands in the log")
+	}
+	d.stop()
+}
+
+// A token that runs out in mid-run is replaced by logging in again, without an
+// error to anybody.
+func TestVaultTokenExpiresInMidRun(t *testing.T) {
+	d := startWithVault(t, 3*time.Second)
+	for start := time.Now(); time.Since(start) < 10*time.Second; {
+		if status, _, body := d.sign(t); status != http.StatusCreated {
+			t.Fatalf("after %s: %d %s\n%s", time.Since(start), status, body, d.log)
+		}
+	}
+}
+
+// A token that is revoked is replaced too.
+func TestVaultTokenRevoked(t *testing.T) {
+	d := startWithVault(t, time.Hour)
+	d.mustRecover(t)
+	d.vault.Write("sys/leases/revoke-prefix/auth/approle", nil)
+	if status, _, body := d.sign(t); status != http.StatusCreated {
+		t.Fatalf("after its token was revoked: %d %s\n%s", status, body, d.log)
+	}
+}
+
+// `config check` proves the configuration on the running Vault, and sees a
+// policy that grants too much.
+func TestConfigCheckOnVault(t *testing.T) {
+	d := startWithVault(t, time.Hour)
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() (string, error) {
+		out, err := exec.Command(filepath.Join(dir, "provostd"), "config", "check", "--config", filepath.Join(d.data, "serve.yaml")).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := check(); err != nil {
+		t.Errorf("under the shipped policies: %v\n%s", err, out)
+	}
+	d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)+`
+path "transit/export/*" { capabilities = ["read"] }`)
+	if out, err := check(); err == nil || !strings.Contains(out, "export") {
+		t.Errorf("with export granted: %v\n%s", err, out)
+	}
+}
+
+// A slowProxy passes bytes on after a delay.
+type slowProxy struct {
+	address string
+	delay   atomic.Int64 // nanoseconds
+}
+
+func newSlowProxy(t *testing.T, to string) *slowProxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	p := &slowProxy{address: l.Addr().String()}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.carry(in, to)
+		}
+	}()
+	return p
+}
+
+// carry waits before each piece that goes in; what comes out is not delayed.
+func (p *slowProxy) carry(in net.Conn, to string) {
+	defer in.Close()
+	out, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	go func() { _, _ = io.Copy(in, out); in.Close() }()
+	for buffer := make([]byte, 32<<10); ; {
+		n, err := in.Read(buffer)
+		if n > 0 {
+			time.Sleep(time.Duration(p.delay.Load()))
+			if _, err := out.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
