@@ -3,7 +3,7 @@
 
 // Command vault is a HashiCorp Vault server for tests: the real core, HTTP API,
 // transit engine, auth methods and file audit device, without the command line,
-// the cloud SDKs, raft and auto-unseal, which take three quarters of a full build.
+// the cloud SDKs, raft and auto-unseal, which take most of a full build.
 //
 //	vault server -config=FILE
 //
