@@ -100,7 +100,10 @@ func OpenFile(dir, identity string) (*File, error) {
 			return nil, err
 		}
 	}
-	return f, removeStale(dir)
+	if err := removeStale(dir); err != nil {
+		return nil, fmt.Errorf("key directory: %w", err)
+	}
+	return f, nil
 }
 
 // Sign implements [Backend].

@@ -12,9 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -23,8 +21,12 @@ import (
 	"provost/attest"
 )
 
-// initAttempts bounds how often Init starts over because another one runs.
-const initAttempts = 5
+// Bounds of Init: how often it starts over because another one runs, and how
+// many versions of a key it makes to find one that nobody certified.
+const (
+	initAttempts    = 5
+	maxVersionsMade = 20
+)
 
 // Init is the first start. It creates the keys of the backend, which must be a
 // [Rotator]; makes the offline root in memory, which signs the certificates of
@@ -146,7 +148,7 @@ func newHierarchy(ctx context.Context, config Config, archived archived, keep fu
 // One that is named was certified by a root that was never committed, and the
 // archive never changes what it has.
 func uncertified(ctx context.Context, backend Backend, key string, certs []certified) (Version, error) {
-	for {
+	for range maxVersionsMade {
 		versions, err := backend.Versions(ctx, key)
 		if err != nil {
 			return Version{}, err
@@ -156,9 +158,10 @@ func uncertified(ctx context.Context, backend Backend, key string, certs []certi
 			return newest, nil
 		}
 		if err := backend.(Rotator).Rotate(ctx, key); err != nil {
-			return Version{}, err
+			return Version{}, fmt.Errorf("an earlier init ended halfway and its version %d cannot be used: %w", newest.Number, err)
 		}
 	}
+	return Version{}, fmt.Errorf("%w: made %d versions and all are certified: is this the right key backend?", attest.ErrConflict, maxVersionsMade)
 }
 
 // KeepRootIn returns a function for [Init] that writes the root key to the
@@ -171,7 +174,7 @@ func KeepRootIn(dir, recipient string) (func(root *x509.Certificate, key []byte)
 		return nil, fmt.Errorf("%w: age recipient: want age1…: %w", attest.ErrInvalid, err)
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("%w: root key directory %s: %w", attest.ErrInvalid, dir, errors.Join(err, fs.ErrNotExist))
+		return nil, fmt.Errorf("%w: root key directory %s: want a directory that exists", attest.ErrInvalid, dir)
 	}
 	return func(root *x509.Certificate, key []byte) error {
 		sealed, err := seal(key, to)

@@ -223,13 +223,22 @@ func (a *answer) decode(r request) *fault {
 	}
 	err := attest.DecodeOpenJSON(a.body, &envelope)
 	if err == nil && r.answer != nil {
-		err = attest.DecodeOpenJSON(envelope.Data, r.answer)
+		err = decodeObject(envelope.Data, r.answer)
 	}
 	if err == nil && r.auth != nil {
-		err = attest.DecodeOpenJSON(envelope.Auth, r.auth)
+		err = decodeObject(envelope.Auth, r.auth)
 	}
 	if err != nil { // %v: a bad answer of Vault is not a bad request of our caller
 		return &fault{kind: faultGarbled, err: fmt.Errorf("answer is not Vault's: %v", err)}
 	}
 	return nil
+}
+
+// decodeObject reads what must be there: null, and nothing, decode into
+// anything without a word.
+func decodeObject(data jsontext.Value, v any) error {
+	if data.Kind() != '{' {
+		return errors.New("an object is missing")
+	}
+	return attest.DecodeOpenJSON(data, v)
 }

@@ -53,9 +53,12 @@ type VaultServer struct {
 
 // StartVault starts a server, which ends with the test. The binary is
 // $VAULT_BIN, or bin/testbed/vault in the repository. Without one the test is
-// skipped, or fails if the environment has CI=true.
+// skipped, or fails if the environment has CI=true. With -short it is skipped.
 func StartVault(t testing.TB) *VaultServer {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: no real Vault")
+	}
 	repository := repositoryRoot(t)
 	bin := os.Getenv("VAULT_BIN")
 	if bin == "" {
