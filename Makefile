@@ -11,7 +11,7 @@ VERSION ?= dev
 .PHONY: build demo test test-short lint fuzz race bench vuln testbed clean
 
 build:
-	go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/provost ./cmd/provostd
+	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/provost ./cmd/provostd
 
 demo: build
 	@$(MAKE) --no-print-directory -C deploy/testbed cyclonedx-gomod $(if $(filter vault,$(KEYS)),vault) OUT=$(TESTBED)
@@ -46,7 +46,7 @@ race:
 	go test -race -short ./...
 
 bench: build testbed
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/provostd
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd
 
 vuln:
 	go run $(GOVULNCHECK) ./...
