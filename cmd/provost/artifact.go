@@ -30,7 +30,7 @@ func resolveArtifact(arg string) (artifact, error) {
 	case strings.HasPrefix(arg, "sha256:"):
 		d, err := attest.ParseDigest(arg)
 		if err != nil {
-			return artifact{}, usageError{fmt.Errorf("artifact %s: %w", arg, err)}
+			return artifact{}, usageError{hint(fmt.Errorf("artifact %s: %w", arg, err), "sha256sum FILE prints the digest; sha256:<64 hex digits> names it")}
 		}
 		return artifact{Digest: d}, nil
 	case strings.HasPrefix(arg, "oci://"):
@@ -47,7 +47,7 @@ func resolveArtifact(arg string) (artifact, error) {
 	}
 	d, err := hashFile(arg)
 	if err != nil {
-		return artifact{}, fmt.Errorf("read artifact: %w", err)
+		return artifact{}, hint(fmt.Errorf("read artifact: %w", err), "ARTIFACT is a file, sha256:<hex>, or oci://registry/repository@sha256:<hex>")
 	}
 	return artifact{Name: filepath.Base(arg), Digest: d, Path: arg}, nil
 }

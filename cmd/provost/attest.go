@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -56,7 +55,7 @@ CI's own token; the command adds nothing but the digests of the artifacts.`,
 			for _, a := range artifacts {
 				req.Subjects = append(req.Subjects, client.Subject{Name: a.Name, Digest: map[string]string{a.Digest.Algorithm(): a.Digest.Hex()}})
 			}
-			return keep.around(o, artifacts[0], len(artifacts), func() (client.Attestation, error) {
+			return keep.around(o, artifacts, func() (client.Attestation, error) {
 				return service.AttestProvenance(c.Context(), req, "")
 			})
 		},
@@ -76,7 +75,7 @@ func attestSBOMCommand(o *options) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if sbom == "" {
-				return usageError{errors.New("--sbom FILE is required")}
+				return usageError{hint(errors.New("--sbom FILE is required"), "provost attest sbom --sbom app.cdx.json "+args[0])}
 			}
 			artifacts, err := resolveAll(args)
 			if err != nil {
@@ -84,14 +83,14 @@ func attestSBOMCommand(o *options) *cobra.Command {
 			}
 			document, err := readBounded(sbom, attest.MaxPredicate)
 			if err != nil {
-				return fmt.Errorf("read SBOM: %w", err)
+				return hint(fmt.Errorf("read SBOM: %w", err), "--sbom FILE names a CycloneDX or SPDX document in JSON")
 			}
 			service, err := o.service()
 			if err != nil {
 				return err
 			}
 			a := artifacts[0]
-			return keep.around(o, a, 1, func() (client.Attestation, error) {
+			return keep.around(o, artifacts, func() (client.Attestation, error) {
 				return service.AttestSBOM(c.Context(), client.Artifact{Digest: a.Digest, Name: a.Name}, document, "")
 			})
 		},
@@ -119,24 +118,32 @@ func resolveAll(args []string) ([]artifact, error) {
 // around asks for an attestation and keeps its bundle. Where it will be kept
 // is decided before anything is signed, so that no bundle is signed that has
 // no place.
-func (k *keeper) around(o *options, first artifact, artifacts int, ask func() (client.Attestation, error)) error {
-	if k.path != "" && !k.force {
-		if _, err := os.Lstat(k.path); err == nil {
+func (k *keeper) around(o *options, artifacts []artifact, ask func() (client.Attestation, error)) error {
+	if k.path == "" && k.force {
+		return usageError{hint(errors.New("--force is for --bundle FILE; without it nothing is ever replaced"), "name the file to replace with --bundle")}
+	}
+	if k.path != "" {
+		if _, err := os.Lstat(k.path); err == nil && !k.force {
 			return hint(fmt.Errorf("%s exists", k.path), "pass --force to replace it, or another --bundle")
+		}
+		if err := canKeep(k.path); err != nil {
+			return err
 		}
 	}
 	a, err := ask()
 	if err != nil {
-		return explain(fmt.Errorf("attest: %w", err))
+		return fmt.Errorf("attest: %w", err)
 	}
-	path, err := k.write(first, artifacts, a.Bundle)
+	path, err := k.write(artifacts, a.Bundle)
 	if err != nil {
 		return hint(fmt.Errorf("attestation %s is signed and stored, but could not be kept here: %w", a.ID, err),
 			"the service has it: GET /v1/attestations/"+a.ID)
 	}
 	p := o.printer()
 	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, path}, func() {
-		p.printf("attested %s\n", first.Digest)
+		for _, a := range artifacts {
+			p.printf("attested %s  %s\n", a.Digest, safe(orNone(a.Name)))
+		}
 		p.table("  type\t"+a.PredicateType, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
 			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)
 	})
@@ -155,7 +162,7 @@ type kept struct {
 // write keeps a bundle and says where. Without --bundle the first bundle of an
 // artifact gets a file of its own, and later ones a line each, so that nothing
 // is ever replaced that was not named.
-func (k *keeper) write(first artifact, artifacts int, bundle []byte) (string, error) {
+func (k *keeper) write(artifacts []artifact, bundle []byte) (string, error) {
 	if k.path != "" {
 		flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 		if k.force {
@@ -163,14 +170,15 @@ func (k *keeper) write(first artifact, artifacts int, bundle []byte) (string, er
 		}
 		return k.path, writeTo(k.path, flags, bundle)
 	}
+	first := artifacts[0]
 	base := first.Path
 	switch {
-	case artifacts > 1:
+	case len(artifacts) > 1:
 		base = filepath.Join(filepath.Dir(first.Path), "multiple")
 	case base == "":
 		base = "sha256-" + first.Digest.Hex()
 	}
-	if artifacts == 1 {
+	if len(artifacts) == 1 {
 		path := base + ".sigstore.json"
 		err := writeTo(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, bundle)
 		if !errors.Is(err, os.ErrExist) {
@@ -181,6 +189,18 @@ func (k *keeper) write(first artifact, artifacts int, bundle []byte) (string, er
 	return path, writeTo(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, bundle)
 }
 
+// canKeep refuses a path that a file could not be made at, before anything is
+// asked of the service.
+func canKeep(path string) error {
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); err != nil {
+		return hint(fmt.Errorf("keep %s: %w", path, err), "mkdir -p "+dir)
+	} else if !info.IsDir() {
+		return hint(fmt.Errorf("keep %s: %s is no directory", path, dir), "name a file in a directory")
+	}
+	return nil
+}
+
 func writeTo(path string, flags int, bundle []byte) error {
 	f, err := os.OpenFile(path, flags, 0o644)
 	if err != nil {
@@ -189,22 +209,6 @@ func writeTo(path string, flags int, bundle []byte) error {
 	_, err = f.Write(append(bundle[:len(bundle):len(bundle)], '\n'))
 	if closed := f.Close(); err == nil {
 		err = closed
-	}
-	return err
-}
-
-// explain adds what to do next to what a service answered.
-func explain(err error) error {
-	var p *client.Problem
-	var h hinted
-	switch {
-	case errors.As(err, &h):
-	case errors.Is(err, client.ErrUnauthenticated):
-		return hint(err, "the token was not accepted: is it fresh, and for this service?")
-	case errors.As(err, &p) && p.Grant != "":
-		return hint(err, fmt.Sprintf("an administrator can grant %q in the service's access table", p.Grant))
-	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return hint(err, "try again; the service's /readyz says what it lacks")
 	}
 	return err
 }

@@ -44,7 +44,7 @@ A PASS counts only with its signed verdict: the VSA is verified here, with
 
 func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 	if f.environment == "" {
-		return usageError{errors.New("--env NAME is required")}
+		return usageError{hint(errors.New("--env NAME is required"), "provost gate "+arg+" --env prod")}
 	}
 	a, err := resolveArtifact(arg)
 	if err != nil {
@@ -54,13 +54,23 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 	if err != nil {
 		return err
 	}
+	if f.vsa != "" {
+		if err := canKeep(f.vsa); err != nil {
+			return err
+		}
+	}
 	d, err := service.Decide(ctx, client.Question{Artifact: client.Artifact{Digest: a.Digest, Name: a.Name}, Environment: f.environment})
-	if err != nil {
-		return explain(fmt.Errorf("gate: %w", err)) // closed: ERROR
+	if err != nil { // closed: ERROR
+		err = fmt.Errorf("gate: %w", err)
+		if errors.Is(err, attest.ErrNotFound) {
+			err = hint(err, "the service's configuration names its environments (provostd dev: dev, staging and prod)")
+		}
+		return err
 	}
 	if d.Verdict != attest.VerdictError {
 		if err := f.checkVSA(ctx, o, a, d); err != nil {
-			return fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err) // closed: ERROR
+			err = fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err)
+			return hint(err, "do not promote it; look whom is trusted: provost trust show") // closed: ERROR
 		}
 		if f.vsa != "" {
 			if err := writeTo(f.vsa, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, d.VSA); err != nil {

@@ -30,7 +30,7 @@ func keysListCommand(o *options) *cobra.Command {
 			}
 			keys, err := service.Keys(c.Context())
 			if err != nil {
-				return explain(fmt.Errorf("list keys: %w", err))
+				return fmt.Errorf("list keys: %w", err)
 			}
 			p := o.printer()
 			return p.answer(keys, func() {
@@ -58,7 +58,7 @@ and verdict.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			signer, err := attest.ParsePower(args[0])
 			if err != nil {
-				return usageError{err}
+				return usageError{hint(err, "provost keys list")}
 			}
 			service, err := o.service()
 			if err != nil {
@@ -66,7 +66,7 @@ and verdict.`,
 			}
 			r, err := service.Rotate(c.Context(), signer)
 			if err != nil {
-				return explain(fmt.Errorf("rotate %s: %w", signer, err))
+				return fmt.Errorf("rotate %s: %w", signer, err)
 			}
 			p := o.printer()
 			return p.answer(r, func() {

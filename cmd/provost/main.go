@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -35,16 +36,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 // A usageError is about the command's words.
 type usageError struct{ error }
 
-// A hinted error says what to type next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Unwrap() error { return h.error }
-
-// hint adds what to do next to an error.
-func hint(err error, next string) error { return hinted{err, next} }
+func (u usageError) Unwrap() error { return u.error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -58,20 +50,17 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := command()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	var answer exit
 	var usage usageError
-	var h hinted
 	switch {
 	case err == nil:
 		return exitPass
 	case errors.As(err, &answer):
 		return int(answer)
 	}
-	fmt.Fprintln(os.Stderr, "provost: "+err.Error())
-	if errors.As(err, &h) {
-		fmt.Fprintln(os.Stderr, "hint: "+h.hint)
-	}
+	fmt.Fprintln(os.Stderr, "provost: "+safe(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	fmt.Fprintln(os.Stderr, "hint: "+safe(next(err, c.CommandPath())))
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
@@ -109,19 +98,22 @@ words are off; 3 DENY, or a bundle that does not verify; 4 NO_EVIDENCE.`,
 // group without a verb one too.
 func misuse(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{hint(err, c.CommandPath()+" --help")}
+		return usageError{err}
 	})
 	if args := c.Args; args != nil {
 		c.Args = func(c *cobra.Command, a []string) error {
 			if err := args(c, a); err != nil {
-				return usageError{hint(err, c.CommandPath()+" --help")}
+				return usageError{err}
 			}
 			return nil
 		}
 	}
 	if c.HasSubCommands() && c.RunE == nil {
 		c.RunE = func(c *cobra.Command, a []string) error {
-			return usageError{hint(errors.New("which command?"), c.CommandPath()+" --help")}
+			if len(a) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q", a[0], c.CommandPath())}
+			}
+			return usageError{errors.New("which command?")}
 		}
 	}
 	for _, sub := range c.Commands() {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -44,6 +45,9 @@ func (o *options) service() (*client.Client, error) {
 	if o.url == "" {
 		return nil, usageError{hint(errors.New("which service?"), "set PROVOST_URL, or pass --url https://provost.example.com")}
 	}
+	if u, err := url.Parse(o.url); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return nil, usageError{hint(fmt.Errorf("service %q is not a URL", o.url), "set PROVOST_URL, or pass --url https://provost.example.com")}
+	}
 	return &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version}, nil
 }
 
@@ -55,7 +59,7 @@ func (o *options) token(ctx context.Context) (string, error) {
 	if o.tokenFile != "" {
 		raw, err := readBounded(o.tokenFile, maxToken)
 		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
+			return "", hint(fmt.Errorf("read token: %w", err), "--token-file FILE holds one token; without it PROVOST_TOKEN, or the CI's own, is used")
 		}
 		return strings.TrimSpace(string(raw)), nil
 	}
@@ -76,7 +80,7 @@ func (o *options) trust(ctx context.Context, file string) (*verify.Trust, error)
 	}
 	t, err := verify.ParseTrust(raw)
 	if err != nil && file != "" {
-		err = fmt.Errorf("%s: %w", file, err)
+		err = hint(fmt.Errorf("%s: %w", file, err), "fetch it again, over a connection that you trust: provost trust root --trusted-root "+file)
 	}
 	return t, err
 }
@@ -85,7 +89,7 @@ func (o *options) trustedRoot(ctx context.Context, file string) ([]byte, error) 
 	if file != "" {
 		raw, err := readBounded(file, verify.MaxTrustedRoot)
 		if err != nil {
-			return nil, fmt.Errorf("read trusted root: %w", err)
+			return nil, hint(fmt.Errorf("read trusted root: %w", err), "fetch it once, over a connection that you trust: provost trust root --trusted-root "+file)
 		}
 		return raw, nil
 	}

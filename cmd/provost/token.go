@@ -24,7 +24,7 @@ func githubToken(ctx context.Context, audience string) (token string, found bool
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return "", false, errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not a URL")
+		return "", false, noGitHubToken(errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not a URL"))
 	}
 	q := u.Query()
 	q.Set("audience", audience)
@@ -38,17 +38,21 @@ func githubToken(ctx context.Context, audience string) (token string, found bool
 	req.Header.Set("Authorization", "Bearer "+bearer)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", false, fmt.Errorf("ask GitHub Actions for a token: %w", err)
+		return "", false, noGitHubToken(err)
 	}
 	defer resp.Body.Close()
 	var answer struct {
 		Value string `json:"value"`
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", false, fmt.Errorf("ask GitHub Actions for a token: %s", resp.Status)
+		return "", false, noGitHubToken(errors.New(resp.Status))
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 2*maxToken)).Decode(&answer); err != nil || answer.Value == "" {
-		return "", false, errors.New("ask GitHub Actions for a token: no token in the answer")
+		return "", false, noGitHubToken(errors.New("no token in the answer"))
 	}
 	return answer.Value, true, nil
+}
+
+func noGitHubToken(err error) error {
+	return hint(fmt.Errorf("ask GitHub Actions for a token: %w", err), "the job needs permissions: id-token: write; elsewhere set PROVOST_TOKEN or pass --token-file")
 }

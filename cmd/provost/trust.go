@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -31,19 +32,22 @@ keys rotate.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			raw, err := o.trustedRoot(c.Context(), "")
 			if err != nil {
-				return explain(err)
+				return err
 			}
 			if _, err := verify.ParseTrust(raw); err != nil {
-				return err
+				return fmt.Errorf("the service's answer: %w", err)
 			}
 			if file == "" {
 				_, err = os.Stdout.Write(raw)
 				return err
 			}
-			return os.WriteFile(file, raw, 0o644)
+			if err := os.WriteFile(file, raw, 0o644); err != nil {
+				return fmt.Errorf("keep trusted root: %w", err)
+			}
+			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "trusted-root", "", "`FILE` to write to")
+	c.Flags().StringVar(&file, "trusted-root", "", "`FILE` to write to; replaced if it exists")
 	return c
 }
 
@@ -56,7 +60,7 @@ func trustShowCommand(o *options) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			trust, err := o.trust(c.Context(), file)
 			if err != nil {
-				return explain(err)
+				return err
 			}
 			authorities := trust.Authorities()
 			p := o.printer()

@@ -118,7 +118,7 @@ func (f *verifyFlags) bundles(ctx context.Context, o *options, a artifact, want 
 	}
 	raw, err := readBounded(f.bundle, maxBundleFile)
 	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
+		return nil, hint(fmt.Errorf("read bundle: %w", err), "provost attest keeps bundles as ARTIFACT.sigstore.json and ARTIFACT.intoto.jsonl")
 	}
 	return splitBundles(raw)
 }
@@ -222,9 +222,21 @@ func (f *verifyFlags) print(p printer, a artifact, r report) error {
 			p.table(rows...)
 		}
 		if len(r.Bundles) == 0 {
-			p.printf("no attestation about it was found\n")
+			p.printf("%s\n", f.nothing())
 		}
 	})
+}
+
+// nothing says what was looked for and not found.
+func (f *verifyFlags) nothing() string {
+	s := "no attestation"
+	if f.predicateType != "" {
+		s += " of type " + safe(f.predicateType)
+	}
+	if f.bundle != "" {
+		return s + " is in " + safe(f.bundle)
+	}
+	return s + " about it was found"
 }
 
 func orNone(s string) string {

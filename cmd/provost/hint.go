@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"provost/api/client"
+	"provost/attest"
+)
+
+// A hinted error says what to type next.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// hint adds what to do next to an error.
+func hint(err error, next string) error { return hinted{err, next} }
+
+// next is what to do after an error: its own hint, the one for what it is, or
+// the help of the command that it came from.
+func next(err error, command string) string {
+	var (
+		own     hinted
+		problem *client.Problem
+		call    *url.Error
+		cert    *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &own):
+		return own.hint
+	case errors.Is(err, client.ErrUnauthenticated):
+		return "get a fresh token for this service, and set PROVOST_TOKEN or pass --token-file (for provostd dev: . DIR/cli.env)"
+	case errors.As(err, &problem) && problem.Grant != "":
+		return fmt.Sprintf("an administrator can grant %q in the service's access table", problem.Grant)
+	case errors.Is(err, attest.ErrDenied):
+		return "run it in a CI job: the service's access table says whose tokens speak for a build"
+	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return "try again; the service's /readyz says what it lacks"
+	case errors.As(err, &cert):
+		return "is it the right service? If so, name its CA's certificate: SSL_CERT_FILE=ca.pem"
+	case errors.As(err, &call):
+		return "is the service running? It was looked for at PROVOST_URL=" + origin(call.URL)
+	case errors.As(err, &problem) && problem.Status >= 500:
+		return "the service's log says more, under the request's id"
+	}
+	return command + " --help"
+}
+
+// origin is the part of a URL that PROVOST_URL names.
+func origin(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	return u.Scheme + "://" + u.Host
+}
