@@ -69,16 +69,16 @@ type sealedKey struct {
 }
 
 // OpenFile opens the directory, and makes it if it does not exist. The
-// identity is an age secret key (AGE-SECRET-KEY-1…), from which the public
-// part that new files are encrypted to is derived.
+// identity is an age secret key (AGE-SECRET-KEY-1…), or the content of a file
+// that age-keygen wrote; new files are encrypted to its public part.
 //
 // It opens every key at once, so that a wrong identity or a damaged file is
 // found at start and not when somebody wants a signature. It refuses a
 // directory or file that group or others can access. Nothing is repaired.
 func OpenFile(dir, identity string) (*File, error) {
-	id, err := age.ParseX25519Identity(identity)
-	if err != nil { // age does not print the key
-		return nil, fmt.Errorf("%w: age identity: want one AGE-SECRET-KEY-1…: %w", attest.ErrInvalid, err)
+	id, err := parseIdentity(identity)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("key directory: %w", err)
@@ -104,6 +104,24 @@ func OpenFile(dir, identity string) (*File, error) {
 		return nil, fmt.Errorf("key directory: %w", err)
 	}
 	return f, nil
+}
+
+// parseIdentity reads the one line that is not empty or a comment.
+func parseIdentity(text string) (*age.X25519Identity, error) {
+	var found []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			found = append(found, line)
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%w: age identity: want one AGE-SECRET-KEY-1…, found %d", attest.ErrInvalid, len(found))
+	}
+	id, err := age.ParseX25519Identity(found[0])
+	if err != nil { // without the words of age, which might quote the key
+		return nil, fmt.Errorf("%w: age identity: want one AGE-SECRET-KEY-1…", attest.ErrInvalid)
+	}
+	return id, nil
 }
 
 // Sign implements [Backend].

@@ -87,7 +87,7 @@ func TestVaultTampered(t *testing.T) {
 			m.set(test.do)
 			defer m.clear()
 			before := m.seen.Load()
-			err := within(t, 500*time.Millisecond, v)
+			err := within(t, 2*time.Second, v)
 			if n := m.seen.Load() - before; n < test.attempts || test.attempts == 1 && n != 1 {
 				t.Errorf("%d attempts", n)
 			}
