@@ -28,6 +28,9 @@ type Authority struct {
 
 // Authorities lists whom t believes.
 func (t *Trust) Authorities() []Authority {
+	if t == nil || t.material == nil {
+		return nil
+	}
 	var all []Authority
 	for _, ca := range t.material.FulcioCertificateAuthorities() {
 		if f, ok := ca.(*root.FulcioCertificateAuthority); ok {

@@ -42,8 +42,12 @@ var engineSteps = []struct {
 }{
 	{"failed to verify log inclusion", StepLog},
 	{"failed to verify timestamps", StepTime},
+	{"failed to summarize certificate", StepCertificate},
 	{"failed to verify leaf certificate", StepCertificate},
 	{"failed to verify signed certificate timestamp", StepCertificate},
+	{"failed to get signature verifier", StepSignature},
+	{"failed to verify signature: could not verify artifact", StepStatement}, // it cannot read the statement
+	{"failed to verify signature: too many", StepStatement},
 	{"failed to verify signature: provided artifact", StepSubject},
 	{"failed to verify signature", StepSignature},
 	{"failed to verify certificate identity", StepIdentity},

@@ -105,11 +105,21 @@ func source(b *attest.Build) (s Source, unknown []string) {
 		}
 	}
 	slices.Sort(unknown)
-	// The commit is that of the source named above, and of nothing else.
-	for _, d := range b.Dependencies {
-		if d.URI == fmt.Sprintf("git+%s@%s", s.Repository, s.Ref) {
-			s.Commit = d.Digest["gitCommit"]
+	s.Commit = commit(b.Dependencies, fmt.Sprintf("git+%s@%s", s.Repository, s.Ref))
+	return s, unknown
+}
+
+// commit is that of the dependency named, and of nothing else. Named twice with
+// different commits, it is none.
+func commit(dependencies []attest.Resource, uri string) string {
+	var found []string
+	for _, d := range dependencies {
+		if d.URI == uri {
+			found = append(found, d.Digest["gitCommit"])
 		}
 	}
-	return s, unknown
+	if found = slices.Compact(found); len(found) != 1 {
+		return ""
+	}
+	return found[0]
 }

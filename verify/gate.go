@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"provost/attest"
 )
@@ -115,11 +117,11 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 			return attest.Decision{}, fmt.Errorf("judge: %w", err)
 		}
 		d.Reasons = []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy could not be evaluated"}}
-		return d, g.append(ctx, d)
+		return g.record(ctx, d)
 	}
 	d.Verdict, d.Reasons = verdict(judgement, len(found), refused)
 	if d.Verdict == attest.VerdictError {
-		return d, g.append(ctx, d)
+		return g.record(ctx, d)
 	}
 
 	// 4: sign and record. Without a signed, stored verdict there is none.
@@ -131,17 +133,15 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		return attest.Decision{}, fmt.Errorf("sign verdict: %w", err)
 	}
 	d.VSA, d.VSAID = vsa.Bundle, vsa.ID
-	if err := g.append(ctx, d); err != nil {
-		return attest.Decision{}, err
-	}
-	return d, nil
+	return g.record(ctx, d)
 }
 
-func (g *Gate) append(ctx context.Context, d attest.Decision) error {
+// record returns the decision if it could be stored; otherwise there is none.
+func (g *Gate) record(ctx context.Context, d attest.Decision) (attest.Decision, error) {
 	if err := g.Decisions.AppendDecision(ctx, d); err != nil {
-		return fmt.Errorf("append decision: %w", err)
+		return attest.Decision{}, fmt.Errorf("append decision: %w", err)
 	}
-	return nil
+	return d, nil
 }
 
 // believe verifies every bundle found. It fails only when there is no trust
@@ -187,8 +187,10 @@ func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, [
 			return attest.VerdictError, []attest.Reason{{Rule: rule, Severity: attest.SeverityDeny, Message: "the rule was not evaluated"}}
 		}
 	}
-	if len(j.Required) == 0 || j.Policy.IsZero() {
-		return attest.VerdictError, []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy requires no rule"}}
+	if len(j.Required) == 0 || j.Policy.IsZero() || j.Level < 0 || j.Level > 3 {
+		return attest.VerdictError, []attest.Reason{{
+			Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy requires no rule, has no digest or claims no build level that there is",
+		}}
 	}
 	if found == 0 {
 		return attest.VerdictNoEvidence, []attest.Reason{{
@@ -232,11 +234,23 @@ func (q Question) validate() error {
 	if q.Artifact.Algorithm() != attest.AlgSHA256 {
 		return fmt.Errorf("%w: artifact digest: want sha256", attest.ErrInvalid)
 	}
-	if len(q.Environment) > attest.MaxEnvironment || !environmentName.MatchString(q.Environment) {
-		return fmt.Errorf("%w: environment %.80q: want lower-case letters, digits, '.', '_' and '-'", attest.ErrInvalid, q.Environment)
+	if err := CheckEnvironment(q.Environment); err != nil {
+		return err
 	}
 	if len(q.Name) > attest.MaxSubjectName {
 		return &attest.LimitError{What: "name", Limit: attest.MaxSubjectName, Unit: "bytes"}
+	}
+	if !utf8.ValidString(q.Name) || strings.ContainsFunc(q.Name, unicode.IsControl) {
+		return fmt.Errorf("%w: name has control characters or is not UTF-8", attest.ErrInvalid)
+	}
+	return nil
+}
+
+// CheckEnvironment returns an [attest.ErrInvalid] unless name can name an
+// environment: it stands in URLs.
+func CheckEnvironment(name string) error {
+	if len(name) > attest.MaxEnvironment || !environmentName.MatchString(name) {
+		return fmt.Errorf("%w: environment %.80q: want at most %d lower-case letters, digits, '.', '_' and '-'", attest.ErrInvalid, name, attest.MaxEnvironment)
 	}
 	return nil
 }
@@ -245,18 +259,28 @@ func subjectOf(q Question) attest.Subject {
 	return attest.Subject{Name: q.Name, SHA256: q.Artifact}
 }
 
-// resourceURI is the name itself where that is a URI, otherwise a package URL
-// of the generic type that carries the digest (VSA resourceUri must be a URI).
+// resourceURI is the name itself where that is a package URL or a URI with an
+// authority, otherwise a package URL of the generic type that carries the
+// digest (VSA resourceUri must be a URI). An image such as host:5000/app:1.0
+// parses as a URI of scheme "host", and is none.
 func resourceURI(name string, d attest.Digest) string {
-	if u, err := url.Parse(name); err == nil && u.Scheme != "" && (u.Host != "" || u.Opaque != "") {
+	if u, err := url.Parse(name); err == nil && (u.Scheme != "" && u.Host != "" || u.Scheme == "pkg" && u.Opaque != "") {
 		return name
 	}
-	if name == "" {
-		name = d.Hex()
+	var parts []string
+	for part := range strings.SplitSeq(name, "/") {
+		if part != "" {
+			parts = append(parts, purlEscape(part))
+		}
 	}
-	parts := strings.Split(strings.Trim(name, "/"), "/")
-	for i, p := range parts {
-		parts[i] = url.PathEscape(p)
+	if len(parts) == 0 {
+		parts = []string{d.Hex()}
 	}
 	return "pkg:generic/" + strings.Join(parts, "/") + "?checksum=" + d.String()
+}
+
+// purlEscape is the percent-encoding of package URLs: all but letters, digits
+// and "-._~:".
+func purlEscape(s string) string {
+	return strings.NewReplacer("+", "%20", "%3A", ":").Replace(url.QueryEscape(s))
 }

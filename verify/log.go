@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	"github.com/sigstore/rekor-tiles/v2/pkg/types/hashedrekord"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
 
@@ -53,6 +55,22 @@ func (t *Trust) checkLogEntries(b *bundle.Bundle) error {
 		}
 		if err := checkEntry(b, entry); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// checkLogWindows asks that the log of every entry was believed at every
+// trusted time of the signature. The engine does not look at a log's window,
+// so closing one would change nothing.
+func (t *Trust) checkLogWindows(b *bundle.Bundle, stamps []verify.TimestampVerificationResult) error {
+	for i, entry := range b.GetVerificationMaterial().GetTlogEntries() {
+		log := t.material.RekorLogs()[fmt.Sprintf("%x", entry.GetLogId().GetKeyId())]
+		for _, s := range stamps {
+			if s.Timestamp.Before(log.ValidityPeriodStart) ||
+				!log.ValidityPeriodEnd.IsZero() && s.Timestamp.After(log.ValidityPeriodEnd) {
+				return fmt.Errorf("entry %d: signed at %s, outside the window of its log", i, s.Timestamp.UTC().Format(time.RFC3339))
+			}
 		}
 	}
 	return nil

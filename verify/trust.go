@@ -8,9 +8,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	prototrustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -25,6 +31,10 @@ const MaxTrustedRoot = 4 << 20
 // maxTimestamps bounds the work one bundle can ask for.
 const maxTimestamps = 8
 
+// mediaType is the only one believed. Older spellings of version 0.3 name the
+// same format, but the specification says that this one MUST be written.
+const mediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
 // Trust is whom to believe: certificate authorities, timestamp authorities and
 // logs, from one trusted_root.json. The zero Trust believes nothing.
 type Trust struct {
@@ -33,21 +43,31 @@ type Trust struct {
 }
 
 // ParseTrust reads a Sigstore trusted root (media type
-// application/vnd.dev.sigstore.trustedroot+json;version=0.1 and later). It must
-// name at least one certificate authority and one timestamp authority:
-// without a trusted time there is no telling whether a leaf was valid. If it
-// names a log, every bundle must prove its inclusion. The error is an
-// [attest.ErrInvalid].
+// application/vnd.dev.sigstore.trustedroot+json;version=0.1). It must name at
+// least one certificate authority and one timestamp authority: without a
+// trusted time there is no telling whether a leaf was valid. Each must say from
+// when on it is believed. If the root names a log, every bundle must prove its
+// inclusion. The error is an [attest.ErrInvalid].
 func ParseTrust(trustedRoot []byte) (*Trust, error) {
 	if len(trustedRoot) > MaxTrustedRoot {
 		return nil, &attest.LimitError{What: "trusted root", Limit: MaxTrustedRoot, Unit: "bytes"}
 	}
-	if err := attest.CheckJSON(trustedRoot); err != nil {
-		return nil, fmt.Errorf("trusted root: %w", err)
+	if err := checkJSON(trustedRoot); err != nil {
+		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
-	material, err := root.NewTrustedRootFromJSON(trustedRoot)
+	said, err := root.NewTrustedRootProtobuf(trustedRoot)
 	if err != nil {
 		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
+	}
+	material, err := root.NewTrustedRootFromProtobuf(said)
+	if err != nil {
+		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
+	}
+	if err := checkWindows(said); err != nil {
+		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
+	}
+	if len(material.RekorLogs()) != len(said.GetTlogs()) { // the engine would keep the last
+		return nil, fmt.Errorf("%w: trusted root: two logs have the same ID", attest.ErrInvalid)
 	}
 	if len(material.FulcioCertificateAuthorities()) == 0 || len(material.TimestampingAuthorities()) == 0 {
 		return nil, fmt.Errorf("%w: trusted root: no certificate authority or no timestamp authority", attest.ErrInvalid)
@@ -61,6 +81,29 @@ func ParseTrust(trustedRoot []byte) (*Trust, error) {
 		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
 	return &Trust{material, engine}, nil
+}
+
+// checkWindows asks every authority and log from when on it is believed. The
+// engine takes a beginning that is missing for "always", and the year 1 for
+// none, at either end.
+func checkWindows(said *prototrustroot.TrustedRoot) error {
+	var windows []*protocommon.TimeRange
+	for _, a := range slices.Concat(said.GetCertificateAuthorities(), said.GetTimestampAuthorities()) {
+		windows = append(windows, a.GetValidFor())
+	}
+	for _, l := range said.GetTlogs() {
+		windows = append(windows, l.GetPublicKey().GetValidFor())
+	}
+	for _, w := range windows {
+		start, end := w.GetStart(), w.GetEnd()
+		if start == nil || start.AsTime().IsZero() {
+			return errors.New("validFor without a start")
+		}
+		if end != nil && end.AsTime().Before(start.AsTime()) {
+			return errors.New("validFor ends before it starts")
+		}
+	}
+	return nil
 }
 
 // An Identity is who signed, as the leaf certificate says: its SAN and the
@@ -129,11 +172,13 @@ func (v *Verified) Digest() attest.Digest { return v.digest }
 // engine is sigstore-go; beyond that it refuses what the engine lets pass:
 //
 //   - JSON that two parsers read differently, in the bundle or the payload;
-//   - any bundle version but 0.3, more than one signature, a DSSE keyid;
+//   - any media type but that of bundle version 0.3, more than one signature, a
+//     DSSE keyid;
 //   - any timestamp or log entry that cannot be verified, not only too few;
 //   - log entries whose body, index, tree size or root hash disagree with what
 //     was signed and proven (the engine rebuilds these and ignores what the
 //     bundle says; other clients read it);
+//   - log entries of signatures made outside the window of the log;
 //   - statements that are not strictly well formed.
 //
 // Everything it refuses, it refuses closed: the returned Verified is nil.
@@ -156,6 +201,9 @@ func (t *Trust) Verify(raw []byte, expect Expect) (*Verified, error) {
 	}
 	if err := t.checkTimestamps(b, result); err != nil {
 		return nil, &Error{StepTime, err}
+	}
+	if err := t.checkLogWindows(b, result.VerifiedTimestamps); err != nil {
+		return nil, &Error{StepLog, err}
 	}
 
 	v := &Verified{
@@ -185,12 +233,36 @@ func (t *Trust) Verify(raw []byte, expect Expect) (*Verified, error) {
 	return v, nil
 }
 
+// checkJSON is [attest.CheckJSON] for documents that the engine decodes. Beyond
+// it the engine takes the field names of the .proto files, such as
+// tlog_entries, which other clients do not know and pass over.
+func checkJSON(raw []byte) error {
+	if err := attest.CheckJSON(raw); err != nil {
+		return err
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(raw))
+	for {
+		token, err := d.ReadToken()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		kind, n := d.StackIndex(d.StackDepth())
+		isName := kind == '{' && n%2 == 1 && token.Kind() == '"' // RFC 8259, section 4: names and values alternate
+		if isName && strings.Contains(token.String(), "_") {
+			return fmt.Errorf("member %.80q: want the JSON name of the field", token.String())
+		}
+	}
+}
+
 // parseBundle reads the one shape of bundle that is believed.
 func parseBundle(raw []byte) (*bundle.Bundle, error) {
 	if len(raw) > attest.MaxBundle {
 		return nil, &attest.LimitError{What: "bundle", Limit: attest.MaxBundle, Unit: "bytes"}
 	}
-	if err := attest.CheckJSON(raw); err != nil {
+	if err := checkJSON(raw); err != nil {
 		return nil, err
 	}
 	b := new(bundle.Bundle)
@@ -199,9 +271,12 @@ func parseBundle(raw []byte) (*bundle.Bundle, error) {
 	}
 	envelope := b.GetDsseEnvelope()
 	leaf, isLeaf := b.GetVerificationMaterial().GetContent().(*protobundle.VerificationMaterial_Certificate)
+	stamps := b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()
 	switch {
-	case !b.MinVersion("v0.3"):
-		return nil, fmt.Errorf("media type %.80q: want version 0.3", b.GetMediaType())
+	case b.GetMediaType() != mediaType:
+		return nil, fmt.Errorf("media type %.80q: want %s", b.GetMediaType(), mediaType)
+	case len(stamps) > maxTimestamps:
+		return nil, fmt.Errorf("%d timestamps: want at most %d", len(stamps), maxTimestamps)
 	case envelope == nil:
 		return nil, errors.New("no DSSE envelope")
 	case envelope.GetPayloadType() != attest.PayloadType:
@@ -230,9 +305,6 @@ func (t *Trust) checkTimestamps(b *bundle.Bundle, result *verify.VerificationRes
 	stamps, err := b.Timestamps()
 	if err != nil {
 		return err
-	}
-	if len(stamps) > maxTimestamps {
-		return fmt.Errorf("%d timestamps: want at most %d", len(stamps), maxTimestamps)
 	}
 	verified, refused, err := verify.VerifySignedTimestamp(b, t.material)
 	if err != nil {
