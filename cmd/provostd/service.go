@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +40,7 @@ type service struct {
 	authority *keys.Authority
 	server    *api.Server
 	mux       *http.ServeMux
+	parsed    atomic.Pointer[parsedTrust]
 }
 
 // openService opens what the configuration names, in the order in which things
@@ -87,13 +90,28 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	return s, s.reportOpenIntents(ctx)
 }
 
-// trust is the trust root as it is now.
+// trust is the trust root as it is now, parsed again only when it changed.
 func (s *service) trust() (*verify.Trust, error) {
 	raw, err := s.authority.TrustedRoot()
 	if err != nil {
 		return nil, err
 	}
-	return verify.ParseTrust(raw)
+	if p := s.parsed.Load(); p != nil && bytes.Equal(p.raw, raw) {
+		return p.trust, nil
+	}
+	trust, err := verify.ParseTrust(raw)
+	if err != nil {
+		// Ours, whatever a parser calls it: no caller made this root.
+		return nil, fmt.Errorf("own trusted root: %s", err)
+	}
+	s.parsed.Store(&parsedTrust{raw, trust})
+	return trust, nil
+}
+
+// A parsedTrust is a trusted root and what was read from it.
+type parsedTrust struct {
+	raw   []byte
+	trust *verify.Trust
 }
 
 // handle adds a handler beside the API's.
