@@ -120,11 +120,8 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 	github.URL, github.Provider, github.ServerURL, github.MaxAge = issuer.URL(devGitHub), "github", "https://github.com", 10*time.Minute
 	people.URL, people.Provider, people.MaxAge = issuer.URL(devPeople), "oidc", devAdminLifetime
 	pipeline := []attest.Grant{attest.GrantProvenance, attest.GrantSBOM, attest.GrantDecide, attest.GrantRead}
-	builder := func(runner, id string) api.Rule {
-		return api.Rule{
-			Issuer: github.URL, Claims: map[string]string{"runner_environment": runner},
-			Builder: &api.BuilderRow{ID: devService + "/builders/" + id}, Grants: pipeline,
-		}
+	builder := func(id string, claims map[string]string) api.Rule {
+		return api.Rule{Issuer: github.URL, Claims: claims, Builder: &api.BuilderRow{ID: devService + "/builders/" + id}, Grants: pipeline}
 	}
 	anywhere := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"**"}}}
 	hosted := policy.Builder{ID: devService + "/builders/dev", Level: 2}
@@ -134,8 +131,8 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		Keys:    Keys{OfflineRoot: data},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
-			builder("github-hosted", "dev"),
-			builder("self-hosted", "dev-self-hosted"),
+			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
+			builder("dev-self-hosted", map[string]string{"runner_environment": "self-hosted"}),
 			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Grants: attest.Grants},
 		},
 		Environments: map[string]policy.Environment{

@@ -160,14 +160,18 @@ type devToken struct {
 	Extra      map[string]string // overrides and additions
 }
 
+// devWorkflow is the development builder: the reusable workflow in which the
+// jobs of development tokens run.
+const devWorkflow = "provost-dev/workflows/.github/workflows/build.yml@refs/heads/main"
+
 // github returns the claims of a GitHub Actions token for a push, in GitHub's
 // names and types.
 func (d *devIssuer) github(t devToken, now time.Time) map[string]any {
 	owner, _, _ := strings.Cut(t.Repository, "/")
-	workflow := t.Repository + "/.github/workflows/release.yml@" + t.Ref
-	// Not a real commit, but the same one for the same source.
-	sum := sha1.Sum([]byte(t.Repository + "@" + t.Ref)) //nolint:gosec // stands for a git commit id
-	sha := hex.EncodeToString(sum[:])
+	sha := t.Extra["sha"]
+	if sha == "" {
+		sha = standInCommit(t.Repository + "@" + t.Ref)
+	}
 	refType := "branch"
 	if strings.HasPrefix(t.Ref, "refs/tags/") {
 		refType = "tag"
@@ -178,8 +182,8 @@ func (d *devIssuer) github(t devToken, now time.Time) map[string]any {
 		"repository": t.Repository, "repository_id": stableID(t.Repository),
 		"repository_owner": owner, "repository_owner_id": stableID(owner), "repository_visibility": "private",
 		"ref": t.Ref, "ref_type": refType, "ref_protected": "true", "sha": sha,
-		"workflow": "release", "workflow_ref": workflow, "workflow_sha": sha,
-		"job_workflow_ref": workflow, "job_workflow_sha": sha,
+		"workflow": "release", "workflow_ref": t.Repository + "/.github/workflows/release.yml@" + t.Ref, "workflow_sha": sha,
+		"job_workflow_ref": devWorkflow, "job_workflow_sha": standInCommit(devWorkflow),
 		"event_name": "push", "run_id": run, "run_number": "1", "run_attempt": "1",
 		"runner_environment": "github-hosted",
 		"actor":              "developer", "actor_id": stableID("developer"),
@@ -201,8 +205,14 @@ func (d *devIssuer) finish(claims map[string]any, t devToken, now time.Time) (st
 	return d.mint(claims)
 }
 
+// standInCommit is not a real commit, but the same one for the same source.
+func standInCommit(source string) string {
+	sum := sha1.Sum([]byte(source))
+	return hex.EncodeToString(sum[:])
+}
+
 // stableID makes a decimal id of a name, the same each time.
 func stableID(name string) string {
-	sum := sha1.Sum([]byte(name)) //nolint:gosec // not for security
+	sum := sha1.Sum([]byte(name))
 	return strconv.Itoa(int(sum[0])<<24 | int(sum[1])<<16 | int(sum[2])<<8 | int(sum[3]))
 }
