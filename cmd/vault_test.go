@@ -83,7 +83,7 @@ environments:
 	if err != nil {
 		t.Fatal(err)
 	}
-	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyToken)
+	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicyCA, keystest.PolicyToken)
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}

@@ -67,6 +67,8 @@ func TestPolicies(t *testing.T) {
 		{"see the public key", http.MethodGet, provenance, nil, []string{keystest.PolicySign, keystest.PolicyRotate, keystest.PolicyInit}},
 		{"see the CA's public key", http.MethodGet, "transit/keys/provost-issuing", nil, []string{keystest.PolicyCA, keystest.PolicyInit}},
 		{"rotate", "", provenance + "/rotate", map[string]any{}, []string{keystest.PolicyRotate}},
+		{"rotate the CA", "", "transit/keys/provost-issuing/rotate", map[string]any{}, []string{keystest.PolicyInit}},
+		{"rotate the timestamp authority", "", "transit/keys/provost-timestamp/rotate", map[string]any{}, []string{keystest.PolicyInit}},
 		{"create", "", provenance, map[string]any{"type": "ecdsa-p256"}, []string{keystest.PolicyInit}},
 		{"create exportable", "", provenance, map[string]any{"type": "ecdsa-p256", "exportable": true}, nil},
 		{"create of another type", "", provenance, map[string]any{"type": "ed25519"}, nil},

@@ -42,3 +42,15 @@ path "transit/keys/provost-timestamp" {
   allowed_parameters = { "type" = ["ecdsa-p256"] }
   denied_parameters  = { "type" = [""] }
 }
+
+# A ceremony that was killed half-way, between making an authority's certificate
+# and storing it, is completed with a new version of that authority's key.
+path "transit/keys/provost-issuing/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
+
+path "transit/keys/provost-timestamp/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
