@@ -30,7 +30,7 @@ const defaultRetry = 2 * time.Second
 // an answer. Nobody reads the status.
 const statusGone = 499
 
-// maxDetail bounds the detail of a problem, in bytes.
+// maxDetail bounds an error's words, in bytes.
 const maxDetail = 1000
 
 // problem maps an error to its answer. Kinds that are the caller's carry their
@@ -77,7 +77,8 @@ func problem(err error) client.Problem {
 	return p
 }
 
-// detail is an error's words, fit for a line of JSON.
+// detail is an error's words, fit for a line of JSON or of the log. They may
+// quote what came in, so they have a bound.
 func detail(err error) string {
 	words := strings.ToValidUTF8(err.Error(), "�")
 	if len(words) > maxDetail {

@@ -49,7 +49,7 @@ func (r *readiness) answer(ctx context.Context) client.Readiness {
 		answer.Checks[name] = "ok"
 		if err != nil {
 			answer.Status, answer.Checks[name] = "not ready", "failing"
-			r.log.Warn("not ready", "check", name, "error", err.Error())
+			r.log.Warn("not ready", "check", name, "error", detail(err))
 		}
 	}
 	r.last, r.at = answer, r.now()

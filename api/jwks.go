@@ -196,7 +196,7 @@ func (keys tokenKeys) VerifySignature(_ context.Context, token string) ([]byte, 
 	for _, alg := range algorithms {
 		algs = append(algs, jose.SignatureAlgorithm(alg))
 	}
-	jws, err := jose.ParseSigned(token, algs) // the verifier has narrowed them to the issuer's
+	jws, err := jose.ParseSignedCompact(token, algs) // the verifier has narrowed them to the issuer's
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,8 @@ type issuerError struct {
 	err  error
 }
 
-func (e *issuerError) Error() string             { return fmt.Sprintf("keys of the token's issuer: %v", e.err) }
+// Error is bounded: discovery quotes what the issuer answered.
+func (e *issuerError) Error() string             { return "keys of the token's issuer: " + detail(e.err) }
 func (e *issuerError) Unwrap() error             { return e.err }
 func (e *issuerError) Is(target error) bool      { return target == attest.ErrUnavailable }
 func (e *issuerError) RetryAfter() time.Duration { return e.wait }

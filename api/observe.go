@@ -59,7 +59,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		if errors.Is(err, attest.ErrSelfCheck) {
 			s.metrics.selfCheck.Inc()
-			s.log.Error("ALARM: an own signature does not verify", "request_id", t.id, "error", err.Error())
+			s.log.Error("ALARM: an own signature does not verify", "request_id", t.id, "error", detail(err))
 		}
 		s.account(c, err, time.Since(start))
 		if cut { // half an answer must not look like a whole one
@@ -74,7 +74,7 @@ func (s *Server) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
-			s.log.Error("panic", "request_id", traceOf(c).id, "error", err.Error(), "stack", string(debug.Stack()))
+			s.log.Error("panic", "request_id", traceOf(c).id, "error", detail(err), "stack", string(debug.Stack()))
 		}
 	}()
 	return next(c)
@@ -83,8 +83,11 @@ func (s *Server) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 // methods are those that get a label of their own; a caller can send any word.
 var methods = []string{http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
 
+// maxPath bounds the path in a log line, in bytes.
+const maxPath = 256
+
 // account counts and logs a request that was answered. The query string is not
-// logged, nor is any header or body.
+// logged, nor is any header or body, and a line has a bound.
 func (s *Server) account(c echo.Context, err error, took time.Duration) {
 	req, status := c.Request(), c.Response().Status
 	route, method := c.Path(), req.Method
@@ -99,13 +102,13 @@ func (s *Server) account(c echo.Context, err error, took time.Duration) {
 	remote, _, _ := net.SplitHostPort(req.RemoteAddr)
 	t := traceOf(c)
 	attrs := []slog.Attr{
-		slog.String("request_id", t.id), slog.String("method", method), slog.String("path", req.URL.Path),
+		slog.String("request_id", t.id), slog.String("method", method), slog.String("path", req.URL.Path[:min(len(req.URL.Path), maxPath)]),
 		slog.String("route", route), slog.Int("status", status), slog.Duration("took", took),
 		slog.Int64("bytes", c.Response().Size), slog.String("remote", remote), slog.String("caller", t.caller),
 	}
 	level := slog.LevelInfo
 	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
+		attrs = append(attrs, slog.String("error", detail(err)))
 		switch {
 		case status == http.StatusServiceUnavailable:
 			level = slog.LevelWarn

@@ -191,7 +191,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		answer http.HandlerFunc
 		status int // of the problem; 0 for another error
 	}{
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) }, 307},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, http.StatusFound},
 		{"another success", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(202)
 			_, _ = io.WriteString(w, `{"verdict":"PASS"}`)
