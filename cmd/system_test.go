@@ -73,7 +73,13 @@ func startDaemon(t testing.TB, env []string, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, log: new(syncBuffer), done: make(chan struct{}), cmd: exec.Command(filepath.Join(dir, "provostd"), args...)}
+	return startCommand(t, env, exec.Command(filepath.Join(dir, "provostd"), args...))
+}
+
+// startCommand is startDaemon for a command that becomes provostd.
+func startCommand(t testing.TB, env []string, command *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, log: new(syncBuffer), done: make(chan struct{}), cmd: command}
 	d.cmd.Env = append([]string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}, env...)
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
@@ -255,4 +261,9 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+func decodeAttestation(body []byte) (a client.Attestation, err error) {
+	err = attest.DecodeJSON(body, &a)
+	return a, err
 }
