@@ -61,7 +61,11 @@ func (o *options) token(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", hint(fmt.Errorf("read token: %w", err), "--token-file FILE holds one token; without it PROVOST_TOKEN, or the CI's own, is used")
 		}
-		return strings.TrimSpace(string(raw)), nil
+		token := strings.TrimSpace(string(raw))
+		if token == "" {
+			return "", hint(fmt.Errorf("%s holds no token", o.tokenFile), "without --token-file PROVOST_TOKEN, or the CI's own, is used")
+		}
+		return token, nil
 	}
 	if t := strings.TrimSpace(os.Getenv("PROVOST_TOKEN")); t != "" {
 		return t, nil
