@@ -215,7 +215,7 @@ func TestHeadersAndQueriesThatAreRefused(t *testing.T) {
 		header           []string
 		want             int
 	}{
-		{"a form", provenance, string(body), []string{"Content-Type", "application/x-www-form-urlencoded"}, 415},
+		{"a form", provenance, "subjects=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 400},
 		{"another charset", provenance, string(body), []string{"Content-Type", json + "; charset=latin1"}, 415},
 		{"a compressed body", provenance, string(body), []string{"Content-Encoding", "gzip"}, 415},
 		{"a query where none is", provenance + "?dry-run=1", string(body), nil, 400},

@@ -34,7 +34,7 @@ type reply struct {
 // what they ask, and only then doing it.
 //
 // Once the request is read it is carried out even if the client leaves, for at
-// most [callTimeout]: an act that is cancelled half-way leaves an open intent
+// most [Config.CallTimeout]: an act that is cancelled half-way leaves an open intent
 // behind, which somebody has to explain.
 func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In, error),
 	act func(context.Context, attest.Caller, In) (reply, error),
@@ -51,7 +51,7 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), callTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), s.timeout)
 		defer cancel()
 		out, err := act(ctx, caller, in)
 		if err != nil {
@@ -147,6 +147,9 @@ func mediaType(c echo.Context, accepted ...string) (string, error) {
 		return "", nil
 	}
 	parsed, params, err := mime.ParseMediaType(values[0])
+	if parsed == echo.MIMEApplicationForm { // curl says so unasked; no form is read here
+		return "", nil
+	}
 	charset := params["charset"]
 	if err != nil || len(values) != 1 || !slices.Contains(accepted, parsed) || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", fmt.Errorf("%w: Content-Type: want %s", errMediaType, strings.Join(accepted, " or "))

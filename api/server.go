@@ -24,8 +24,7 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = 2 * time.Minute // the largest body at 150 kB/s
-	callTimeout       = 30 * time.Second
-	writeTimeout      = readTimeout + callTimeout + 2*time.Minute // counts from the header; the largest page at 300 kB/s
+	sendTimeout       = 2 * time.Minute // the largest page at 300 kB/s
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 64 << 10 // bytes
 	maxToken          = 16 << 10 // bytes
@@ -81,7 +80,13 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry // the server registers its own and serves all
 	Now     func() time.Time
+	// CallTimeout is how long a call may take once its request is read: what
+	// cannot be done by then, such as a signature while Vault is away, is
+	// answered with 503. Default 30 s.
+	CallTimeout time.Duration
 }
+
+const defaultCallTimeout = 30 * time.Second
 
 func (c Config) validate() error {
 	for _, f := range []struct {
@@ -113,6 +118,7 @@ type Server struct {
 	ready   *readiness
 	echo    *echo.Echo
 	routes  map[string]bool // every path pattern
+	timeout time.Duration   // of a call
 }
 
 // New makes a server of its parts. It registers its metrics, so one registry
@@ -130,7 +136,10 @@ func New(cfg Config) (*Server, error) {
 		auth: cfg.Auth, log: cfg.Log, now: cfg.Now, metrics: m,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
-		routes: map[string]bool{},
+		routes: map[string]bool{}, timeout: cfg.CallTimeout,
+	}
+	if s.timeout <= 0 {
+		s.timeout = defaultCallTimeout
 	}
 	s.route(cfg.Metrics)
 	return s, nil
@@ -175,7 +184,7 @@ func (s *Server) HTTPServer(addr string) *http.Server {
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
+		WriteTimeout:      readTimeout + s.timeout + sendTimeout, // counts from the header
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

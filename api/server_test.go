@@ -366,7 +366,7 @@ func TestShutdownAndLeavingClients(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	s := newFixture(t).HTTPServer("127.0.0.1:0")
-	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.IdleTimeout <= 0 || s.WriteTimeout <= s.ReadTimeout+callTimeout || s.MaxHeaderBytes < 2*maxToken {
+	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.IdleTimeout <= 0 || s.WriteTimeout <= s.ReadTimeout+defaultCallTimeout || s.MaxHeaderBytes < 2*maxToken {
 		t.Errorf("%+v", s)
 	}
 }

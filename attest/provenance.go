@@ -5,6 +5,7 @@ package attest
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/go-json-experiment/json/jsontext"
 	provenance "github.com/in-toto/attestation/go/predicates/provenance/v1"
@@ -78,8 +79,8 @@ func (b *Build) predicate() ([]byte, error) {
 			Metadata: &provenance.BuildMetadata{InvocationId: b.InvocationID},
 		},
 	}
-	if err := p.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	if err := b.validate(); err != nil {
+		return nil, err
 	}
 	out, err := protojson.Marshal(p)
 	if err != nil {
@@ -90,6 +91,26 @@ func (b *Build) predicate() ([]byte, error) {
 	v := jsontext.Value(out)
 	err = v.Canonicalize()
 	return v, err
+}
+
+var gitCommit = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
+// validate asks for what the schema requires. The binding's own Validate lets a
+// dependency pass that has a name alone, and refuses the 64-digit commits of
+// SHA-256 repositories.
+func (b *Build) validate() error {
+	if b.BuilderID == "" || b.BuildType == "" || b.ExternalParameters == nil {
+		return fmt.Errorf("%w: builder.id, buildType and externalParameters are required", ErrInvalid)
+	}
+	for _, d := range b.Dependencies {
+		if d.URI == "" {
+			return fmt.Errorf("%w: a dependency without a uri", ErrInvalid)
+		}
+		if c, ok := d.Digest["gitCommit"]; ok && !gitCommit.MatchString(c) {
+			return fmt.Errorf("%w: dependency %.200s: gitCommit: want 40 or 64 lower-case hex digits", ErrInvalid, d.URI)
+		}
+	}
+	return nil
 }
 
 // ParseProvenance reads a believed predicate of [ProvenanceType]. Members that

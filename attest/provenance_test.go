@@ -26,6 +26,15 @@ func TestProvenanceRoundTrip(t *testing.T) {
 	}
 }
 
+// Repositories with SHA-256 have longer commits.
+func TestProvenanceLongCommit(t *testing.T) {
+	b := builder().Build
+	b.Dependencies[0].Digest["gitCommit"] = hexA
+	if _, err := b.predicate(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A retried request is recognised by its payload, so the same build must give
 // the same bytes; protojson alone does not.
 func TestProvenanceBytesAreStable(t *testing.T) {
@@ -43,6 +52,9 @@ func TestProvenanceIncomplete(t *testing.T) {
 		"no buildType":             func(b *Build) { b.BuildType = "" },
 		"no externalParameters":    func(b *Build) { b.ExternalParameters = nil },
 		"dependency named nowhere": func(b *Build) { b.Dependencies = []Resource{{}} },
+		"a short commit": func(b *Build) {
+			b.Dependencies = []Resource{{"git+https://a/b@c", map[string]string{"gitCommit": "abc"}}}
+		},
 		"a value JSON cannot hold": func(b *Build) { b.ExternalParameters = map[string]any{"f": func() {}} },
 	} {
 		b := *builder().Build

@@ -59,6 +59,7 @@ func startWithVault(t *testing.T, tokenTTL time.Duration) *vaultDaemon {
 		config := fmt.Sprintf(`service: %s
 listen: 127.0.0.1:0
 database: provost.db
+request_timeout: 3s
 keys:
   offline_root: .
   offline_root_recipient: %s
@@ -174,7 +175,7 @@ func TestVaultFaults(t *testing.T) {
 	}{
 		{name: "sealed", begin: d.vault.Seal, mend: d.vault.Unseal, temporary: true},
 		{name: "unreachable", begin: d.vault.Stop, mend: d.vault.Restart, temporary: true},
-		{name: "slow", begin: func() { d.slow.delay.Store(int64(20 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
+		{name: "slow", begin: func() { d.slow.delay.Store(int64(5 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
 		{name: "permission to sign taken away",
 			begin: func() { d.vault.WritePolicy(keystest.PolicySign, `path "none" { capabilities = ["read"] }`) },
 			mend:  func() { d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)) }},

@@ -86,14 +86,18 @@ var (
 
 // An UnavailableError is an [attest.ErrUnavailable] of a backend.
 type UnavailableError struct {
-	// RetryAfter is how long the backend asked us to wait; 0 if it did not
+	// Wait is how long the backend asked us to wait; 0 if it did not
 	// say.
-	RetryAfter time.Duration
-	Err        error
+	Wait time.Duration
+	Err  error
 }
 
 func (e *UnavailableError) Error() string { return "key backend unavailable: " + e.Err.Error() }
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// RetryAfter is Wait, for whoever answers a caller and does not know this
+// type.
+func (e *UnavailableError) RetryAfter() time.Duration { return e.Wait }
 
 // Is makes an UnavailableError an [attest.ErrUnavailable].
 func (e *UnavailableError) Is(target error) bool { return target == attest.ErrUnavailable }

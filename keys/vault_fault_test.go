@@ -231,7 +231,7 @@ func TestVaultFaults(t *testing.T) {
 		}
 		wantUnavailable(t, err)
 		var unavailable *keys.UnavailableError
-		if !errors.As(err, &unavailable) || unavailable.RetryAfter <= 0 {
+		if !errors.As(err, &unavailable) || unavailable.Wait <= 0 {
 			t.Errorf("no time to wait in %v", err)
 		}
 		recovers(t, v)

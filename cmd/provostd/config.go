@@ -46,6 +46,11 @@ type Config struct {
 	// the service is told to stop. Default 30s.
 	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
 
+	// RequestTimeout is how long a request may take once it is read. A
+	// signature that Vault cannot make by then is answered with 503. It should
+	// outlive a failover of Vault. Default 30s, at least 1s.
+	RequestTimeout time.Duration `yaml:"request_timeout"`
+
 	// Keys says where the keys are.
 	Keys Keys `yaml:"keys"`
 
@@ -169,6 +174,7 @@ func parseConfig(raw []byte) (Config, error) {
 
 func (c *Config) defaults() {
 	setDefault(&c.ShutdownGrace, 30*time.Second)
+	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
 	if v := c.Keys.Vault; v != nil {
@@ -207,6 +213,9 @@ func (c *Config) validate() error {
 	}
 	if c.Database == "" {
 		return errors.New("database is required")
+	}
+	if c.RequestTimeout < time.Second || c.ShutdownGrace < 0 {
+		return errors.New("request_timeout: want at least 1s; shutdown_grace: want no less than 0")
 	}
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
