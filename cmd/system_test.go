@@ -12,7 +12,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -180,27 +179,6 @@ func adminToken(t testing.TB, data string) string {
 func newArtifact() (attest.Digest, client.ProvenanceRequest) {
 	d := attest.SHA256([]byte(rand.Text()))
 	return d, client.ProvenanceRequest{Subjects: []client.Subject{{Name: "app", Digest: map[string]string{d.Algorithm(): d.Hex()}}}}
-}
-
-// post makes one request without the client's retries.
-func (d *daemon) post(ctx context.Context, token, path string, body any) (*http.Response, []byte, error) {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return nil, nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+path, bytes.NewReader(raw))
-	if err != nil {
-		return nil, nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	return resp, answer, err
 }
 
 // An oidcIssuer is a CI's token issuer.
