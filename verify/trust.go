@@ -277,8 +277,8 @@ func parseBundle(raw []byte) (*bundle.Bundle, error) {
 		return nil, fmt.Errorf("media type %.80q: want %s", b.GetMediaType(), mediaType)
 	case len(stamps) > maxTimestamps:
 		return nil, fmt.Errorf("%d timestamps: want at most %d", len(stamps), maxTimestamps)
-	case envelope == nil:
-		return nil, errors.New("no DSSE envelope")
+	case len(envelope.GetPayload()) == 0:
+		return nil, errors.New("no DSSE envelope with a payload")
 	case envelope.GetPayloadType() != attest.PayloadType:
 		return nil, fmt.Errorf("payloadType %.80q: want %s", envelope.GetPayloadType(), attest.PayloadType)
 	case len(envelope.GetSignatures()) != 1:
