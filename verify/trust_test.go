@@ -112,11 +112,11 @@ func TestVerifyRefuses(t *testing.T) {
 		t.Fatalf("the good one: %v", err)
 	}
 	other := decodeBundle(t, r.provenance(t)) // with a signature and a timestamp of its own
-	if bytes.Equal(signature(other), signature(decodeBundle(t, good))) {
+	if bytes.Equal(signatureOf(other), signatureOf(decodeBundle(t, good))) {
 		t.Fatal("two signatures are the same")
 	}
 	leaf := decodeBundle(t, good).GetVerificationMaterial().GetCertificate().GetRawBytes()
-	strangersStamp, err := strangers().authority.Timestamp(t.Context(), signature(decodeBundle(t, good)))
+	strangersStamp, err := strangers().authority.Timestamp(t.Context(), signatureOf(decodeBundle(t, good)))
 	check(t, err)
 	change := func(f func(*protobundle.Bundle)) []byte { return edit(t, good, f) }
 	text := func(old, new string) []byte { return replace(t, good, old, new) }
@@ -136,10 +136,10 @@ func TestVerifyRefuses(t *testing.T) {
 		{"payload of another bundle", change(func(b *protobundle.Bundle) {
 			b.GetDsseEnvelope().Payload = []byte(statement(attest.ProvenanceType, `{}`))
 		}), verify.StepSignature, nil},
-		{"signature flipped", change(func(b *protobundle.Bundle) { s := signature(b); s[len(s)-1] ^= 1 }), verify.StepTime, nil},
+		{"signature flipped", change(func(b *protobundle.Bundle) { s := signatureOf(b); s[len(s)-1] ^= 1 }), verify.StepTime, nil},
 		{"signature flipped and stamped again", encode(t, func() *protobundle.Bundle {
 			b := decodeBundle(t, good)
-			der := signature(b)
+			der := signatureOf(b)
 			der[len(der)-1] ^= 1
 			return r.assemble(t, b.GetDsseEnvelope().GetPayload(), attest.Signature{DER: der, Certificate: leaf})
 		}()), verify.StepSignature, nil},
@@ -161,7 +161,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"no payload type", change(func(b *protobundle.Bundle) { b.GetDsseEnvelope().PayloadType = "" }), verify.StepBundle, nil},
 		{"a message signature", change(func(b *protobundle.Bundle) {
 			b.Content = &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
-				MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: app.Bytes()}, Signature: signature(b),
+				MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: app.Bytes()}, Signature: signatureOf(b),
 			}}
 		}), verify.StepBundle, nil},
 		{"no content", change(func(b *protobundle.Bundle) { b.Content = nil }), verify.StepBundle, nil},
@@ -299,8 +299,6 @@ func TestVerifyRefuses(t *testing.T) {
 		})
 	}
 }
-
-func signature(b *protobundle.Bundle) []byte { return b.GetDsseEnvelope().GetSignatures()[0].GetSig() }
 
 func stamps(b *protobundle.Bundle) *protobundle.TimestampVerificationData {
 	return b.GetVerificationMaterial().GetTimestampVerificationData()
@@ -594,7 +592,7 @@ func TestTwoTimestamps(t *testing.T) {
 		}
 		strangers().at(max(d, 0), func() {
 			raw = edit(t, raw, func(b *protobundle.Bundle) {
-				stamp, err := strangers().authority.Timestamp(t.Context(), signature(b))
+				stamp, err := strangers().authority.Timestamp(t.Context(), signatureOf(b))
 				check(t, err)
 				stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: stamp})
 			})
