@@ -97,9 +97,12 @@ func (o *options) trustedRoot(ctx context.Context, file string) ([]byte, error) 
 		}
 		return raw, nil
 	}
+	if o.url == "" {
+		return nil, usageError{hint(errors.New("whom to trust?"), "pass --trusted-root FILE, or name the service with --url")}
+	}
 	service, err := o.service()
 	if err != nil {
-		return nil, usageError{hint(errors.New("whom to trust?"), "pass --trusted-root FILE, or name the service with --url")}
+		return nil, err
 	}
 	raw, err := service.TrustedRoot(ctx)
 	if err != nil {
@@ -112,9 +115,12 @@ func (o *options) trustedRoot(ctx context.Context, file string) ([]byte, error) 
 // predicate type or all. Verdicts are left out unless asked for by type: a VSA
 // says what was judged, and is no evidence.
 func (o *options) fetchBundles(ctx context.Context, d attest.Digest, predicateType string) ([][]byte, error) {
+	if o.url == "" {
+		return nil, usageError{hint(errors.New("which bundle?"), "pass --bundle FILE, or name the service with --url")}
+	}
 	service, err := o.service()
 	if err != nil {
-		return nil, usageError{hint(errors.New("which bundle?"), "pass --bundle FILE, or name the service with --url")}
+		return nil, err
 	}
 	var bundles [][]byte
 	for after := ""; ; {

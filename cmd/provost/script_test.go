@@ -47,7 +47,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(daemon)+string(os.PathListSeparator)+e.Getenv("PATH"))
-			e.Values[running{}] = map[string]*process{}
+			e.Values[services{}] = &running{env: slices.Clone(e.Vars), processes: map[string]*process{}}
 			return nil
 		},
 		Condition: func(condition string) (bool, error) {
@@ -57,18 +57,18 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			return false, fmt.Errorf("no condition is called %q", condition)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"provostd": provostdCommand,
-			"start":    start,
-			"stop":     stop,
-			"source":   source,
-			"exits":    exits,
-			"offline":  offline,
-			"github":   github,
-			"jsonget":  jsonGet,
-			"jsonkeys": jsonKeys,
-			"payload":  payload,
-			"tamper":   tamper,
-			"graft":    graft,
+			"provostd":  provostdCommand,
+			"start":     start,
+			"terminate": terminate,
+			"source":    source,
+			"exits":     exits,
+			"offline":   offline,
+			"github":    github,
+			"jsonget":   jsonGet,
+			"jsonkeys":  jsonKeys,
+			"payload":   payload,
+			"tamper":    tamper,
+			"graft":     graft,
 		},
 	}
 }
@@ -157,8 +157,13 @@ func must(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// running is the key of a script's processes, by the names it gave them.
-type running struct{}
+// services is the key of what a script has running.
+type services struct{}
+
+type running struct {
+	env       []string
+	processes map[string]*process // by the names that the script gave them
+}
 
 type process struct {
 	cmd  *exec.Cmd
@@ -175,18 +180,17 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: start NAME COMMAND...")
 	}
-	ts.Check(ts.Exec("env", "-0")) // the script's own environment
-	env := strings.Split(strings.TrimSuffix(ts.ReadFile("stdout"), "\x00"), "\x00")
-	path, err := provostd()
-	ts.Check(err)
 	if args[1] != "provostd" {
 		ts.Fatalf("start knows provostd only")
 	}
+	path, err := provostd()
+	ts.Check(err)
+	services := ts.Value(services{}).(*running)
 	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
 	ts.Check(err)
 	defer log.Close()
 	p := &process{cmd: exec.Command(path, args[2:]...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = ts.MkAbs("."), env, log
+	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = ts.MkAbs("."), services.env, log
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(p.cmd.Start())
@@ -211,15 +215,15 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(patience):
 		ts.Fatalf("it does not become ready\n%s", ts.ReadFile(args[0]+".log"))
 	}
-	ts.Value(running{}).(map[string]*process)[args[0]] = p
+	services.processes[args[0]] = p
 }
 
-// stop NAME: asks a service to stop, which it must do well.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// terminate NAME: asks a service to stop, which it must do well.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: terminate NAME")
 	}
-	p := ts.Value(running{}).(map[string]*process)[args[0]]
+	p := ts.Value(services{}).(*running).processes[args[0]]
 	if p == nil {
 		ts.Fatalf("nothing that is called %s was started", args[0])
 	}

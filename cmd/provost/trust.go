@@ -30,9 +30,13 @@ over a connection that you trust, and keep it: it does not change when signing
 keys rotate.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			raw, err := o.trustedRoot(c.Context(), "")
+			service, err := o.service()
 			if err != nil {
 				return err
+			}
+			raw, err := service.TrustedRoot(c.Context())
+			if err != nil {
+				return fmt.Errorf("fetch trusted root: %w", err)
 			}
 			if _, err := verify.ParseTrust(raw); err != nil {
 				return fmt.Errorf("the service's answer: %w", err)
