@@ -103,7 +103,7 @@ func (s *Server) account(c echo.Context, err error, took time.Duration) {
 	t := traceOf(c)
 	attrs := []slog.Attr{
 		slog.String("request_id", t.id), slog.String("method", method), slog.String("path", req.URL.Path[:min(len(req.URL.Path), maxPath)]),
-		slog.String("route", route), slog.Int("status", status), slog.Duration("took", took),
+		slog.String("route", route), slog.Int("status", status), slog.Float64("seconds", took.Seconds()),
 		slog.Int64("bytes", c.Response().Size), slog.String("remote", remote), slog.String("caller", t.caller),
 	}
 	level := slog.LevelInfo
