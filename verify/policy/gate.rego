@@ -26,7 +26,8 @@ required contains rule if {
 	]
 }
 
-required contains "sbom.present" if env.sbom == "required"
+# Asked for unless the environment says that it is not.
+required contains "sbom.present" if not env.sbom == "optional"
 
 holds contains "slsa.provenance_present" if count(provenance) > 0
 
@@ -58,13 +59,13 @@ source_matches contains i if {
 	glob.match(s.repository, ["/"], p.source.repository)
 	some ref in s.refs
 	glob.match(ref, ["/"], p.source.ref)
-	p.source.commit != ""
+	regex.match(`^([0-9a-f]{40}|[0-9a-f]{64})$`, p.source.commit)
 }
 
 parameters_known contains i if {
 	some i, p in provenance
 	p.source.repository != ""
-	count(p.unknownParameters) == 0
+	p.unknownParameters == []
 }
 
 time_sound contains i if {
