@@ -366,7 +366,10 @@ func (m *memory) Attestations(_ context.Context, q attest.Query) ([]attest.Attes
 		return nil, err
 	}
 	var found []attest.Attestation
-	for _, a := range m.attestations {
+	for i, a := range m.attestations {
+		if a.Seq = int64(i + 1); a.Seq <= q.After {
+			continue
+		}
 		about := slices.ContainsFunc(a.Subjects, func(s attest.Subject) bool { return s.SHA256 == q.Artifact || s.SHA512 == q.Artifact })
 		if about && a.PredicateType != q.NotPredicateType && (q.PredicateType == "" || a.PredicateType == q.PredicateType) && len(found) < q.Limit {
 			found = append(found, a)

@@ -16,10 +16,13 @@ import (
 	"provost/attest"
 )
 
-// maxEvidence is the largest number of attestations about one artifact that a
-// decision reads. More is an error, never a selection: the one left out might
-// be the one that matters.
-const maxEvidence = 1000
+// What a decision reads about one artifact. More is an error, never a
+// selection: the one left out might be the one that matters.
+const (
+	maxEvidence      = 1000      // attestations
+	maxEvidenceBytes = 256 << 20 // of bundles, together
+	evidencePage     = 16        // attestations held at once
+)
 
 // Evidence is where the gate looks for attestations.
 type Evidence interface {
@@ -54,7 +57,7 @@ type Judgement struct {
 // A Question asks whether an artifact may go to an environment.
 type Question struct {
 	Artifact    attest.Digest
-	Name        string // a label, or a URI that names the artifact; may be empty
+	Name        string // a label; may be empty
 	Environment string
 }
 
@@ -92,26 +95,16 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		Artifact: q.Artifact, Name: q.Name, Environment: q.Environment,
 	}
 
-	// 1: gather. Any failure is an error, never "nothing was found".
-	found, err := g.Evidence.Attestations(ctx, attest.Query{
-		Artifact: q.Artifact, NotPredicateType: attest.VSAType, Limit: maxEvidence + 1,
-	})
+	// 1, 2: gather and believe. Any failure is an error, never "nothing was
+	// found".
+	found, err := g.gather(ctx, q.Artifact, d.At)
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("gather evidence: %w", err)
-	}
-	if len(found) > maxEvidence {
-		return attest.Decision{}, fmt.Errorf("gather evidence: more than %d attestations about %s", maxEvidence, q.Artifact)
-	}
-
-	// 2: believe. What fails is kept, with its reason.
-	facts, inputs, refused, err := g.believe(found, q.Artifact, d.At)
-	if err != nil {
-		return attest.Decision{}, err
 	}
 
 	// 3: judge. An unknown environment is the caller's mistake; any other
 	// failure is a verdict of ERROR.
-	judgement, err := g.Policy.Judge(ctx, q.Environment, facts)
+	judgement, err := g.Policy.Judge(ctx, q.Environment, found.facts)
 	if err != nil {
 		if isCallers(err) || ctx.Err() != nil {
 			return attest.Decision{}, fmt.Errorf("judge: %w", err)
@@ -119,7 +112,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		d.Reasons = []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy could not be evaluated"}}
 		return g.record(ctx, d)
 	}
-	d.Verdict, d.Reasons = verdict(judgement, len(found), refused)
+	d.Verdict, d.Reasons = verdict(judgement, found.count, found.refused)
 	if d.Verdict == attest.VerdictError {
 		return g.record(ctx, d)
 	}
@@ -127,7 +120,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	// 4: sign and record. Without a signed, stored verdict there is none.
 	vsa, err := g.Issuer.Issue(ctx, caller, attest.Request{
 		Subjects:  []attest.Subject{subjectOf(q)},
-		Predicate: g.summary(d, judgement, inputs),
+		Predicate: g.summary(d, judgement, found.inputs),
 	})
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("sign verdict: %w", err)
@@ -144,34 +137,64 @@ func (g *Gate) record(ctx context.Context, d attest.Decision) (attest.Decision, 
 	return d, nil
 }
 
-// believe verifies every bundle found. It fails only when there is no trust
-// root to verify with.
-func (g *Gate) believe(found []attest.Attestation, artifact attest.Digest, now time.Time) (
-	facts Facts, inputs []attest.InputAttestation, refused []attest.Reason, err error,
-) {
+// A finding is all that was found about an artifact.
+type finding struct {
+	count   int // attestations, believed or not
+	facts   Facts
+	inputs  []attest.InputAttestation // what was believed
+	refused []attest.Reason           // what was not, and why
+}
+
+// gather reads everything about an artifact, a page at a time so that large
+// bundles are not all held at once, and believes what it can. It fails when
+// anything cannot be read, when there is no trust root, and when there is more
+// than a decision reads.
+func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time) (finding, error) {
 	trust, err := g.Trust()
 	if err != nil {
-		return Facts{}, nil, nil, fmt.Errorf("trust root: %w", err)
+		return finding{}, fmt.Errorf("trust root: %w", err)
 	}
-	facts = Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}
-	for _, a := range found {
-		v, err := trust.Verify(a.Bundle, Expect{Artifact: artifact, Identity: Identity{Issuer: g.Service}, PredicateType: a.PredicateType})
-		if err == nil {
-			err = facts.add(a.ID, v)
-		}
+	f := finding{facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}}
+	q := attest.Query{Artifact: artifact, NotPredicateType: attest.VSAType, Limit: evidencePage}
+	for size := 0; ; {
+		page, err := g.Evidence.Attestations(ctx, q)
 		if err != nil {
-			refused = append(refused, attest.Reason{
-				Rule: "evidence.verifies", Severity: attest.SeverityInfo,
-				Message: fmt.Sprintf("attestation %s is not believed: %s", a.ID, err),
-			})
-			continue
+			return finding{}, err
 		}
-		inputs = append(inputs, attest.InputAttestation{
-			URI:    g.Service + "/v1/attestations/" + a.ID,
-			Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
-		})
+		for _, a := range page {
+			if a.Seq <= q.After { // closed: a store that repeats itself may also leave out
+				return finding{}, fmt.Errorf("attestation %s is out of order", a.ID)
+			}
+			q.After = a.Seq
+			f.count++
+			if size += len(a.Bundle); f.count > maxEvidence || size > maxEvidenceBytes {
+				return finding{}, fmt.Errorf("more than %d attestations or %d bytes about %s", maxEvidence, maxEvidenceBytes, artifact)
+			}
+			f.believe(trust, g.Service, a)
+		}
+		if len(page) < evidencePage {
+			return f, nil
+		}
 	}
-	return facts, inputs, refused, nil
+}
+
+// believe verifies one attestation, and keeps it or the reason why not.
+func (f *finding) believe(trust *Trust, service string, a attest.Attestation) {
+	v, err := trust.Verify(a.Bundle, Expect{Artifact: f.facts.Artifact, Identity: Identity{Issuer: service}, PredicateType: a.PredicateType})
+	if err == nil {
+		err = f.facts.add(a.ID, v)
+	}
+	if err != nil {
+		f.refused = append(f.refused, attest.Reason{
+			Rule: "evidence.verifies", Severity: attest.SeverityInfo,
+			Message: fmt.Sprintf("attestation %s is not believed: %s", a.ID, err),
+		})
+		return
+	}
+	f.inputs = append(f.inputs, attest.InputAttestation{
+		URI:    service + "/v1/attestations/" + a.ID,
+		Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
+	})
 }
 
 // verdict turns a judgement into the answer. PASS is the last case, reached
@@ -259,14 +282,10 @@ func subjectOf(q Question) attest.Subject {
 	return attest.Subject{Name: q.Name, SHA256: q.Artifact}
 }
 
-// resourceURI is the name itself where that is a package URL or a URI with an
-// authority, otherwise a package URL of the generic type that carries the
-// digest (VSA resourceUri must be a URI). An image such as host:5000/app:1.0
-// parses as a URI of scheme "host", and is none.
+// resourceURI is a package URL of the generic type, of the name as asked and
+// the digest. The name alone is the word of whoever asked: a VSA that carried
+// it bare would vouch for one artifact under the name of another.
 func resourceURI(name string, d attest.Digest) string {
-	if u, err := url.Parse(name); err == nil && (u.Scheme != "" && u.Host != "" || u.Scheme == "pkg" && u.Opaque != "") {
-		return name
-	}
 	var parts []string
 	for part := range strings.SplitSeq(name, "/") {
 		if part != "" {

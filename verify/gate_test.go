@@ -384,15 +384,24 @@ func TestDecideFailsClosed(t *testing.T) {
 			g.Evidence = evidence(func(attest.Query) ([]attest.Attestation, error) { return all, broken })
 		}, broken},
 		{"too much evidence", func(g *verify.Gate, m *memory) {
-			g.Evidence = evidence(func(q attest.Query) ([]attest.Attestation, error) {
-				all := slices.Clone(m.attestations)
-				for len(all) <= 1000 {
-					all = append(all, all[0])
+			first := m.attestations[0]
+			for len(m.attestations) <= 1000 {
+				m.attestations = append(m.attestations, first)
+			}
+		}, nil},
+		{"too many bytes of evidence", func(_ *verify.Gate, m *memory) {
+			large := m.attestations[0]
+			large.Bundle = make([]byte, 16<<20)
+			for range 17 {
+				m.attestations = append(m.attestations, large)
+			}
+		}, nil},
+		{"a store that never ends", func(g *verify.Gate, m *memory) {
+			g.Evidence = evidence(func(q attest.Query) (page []attest.Attestation, err error) {
+				for range q.Limit {
+					page = append(page, m.attestations[0]) // with the same Seq
 				}
-				if q.Limit < len(all) {
-					t.Errorf("asks for %d: it could not tell 1000 from more", q.Limit)
-				}
-				return all, nil
+				return page, nil
 			})
 		}, nil},
 		{"no trust root", func(g *verify.Gate, _ *memory) {
@@ -656,7 +665,7 @@ func TestTakingEvidenceAwayNeverPasses(t *testing.T) {
 		}
 		m := newMemory(t)
 		g := r.gate(m)
-		g.Evidence = evidence(func(attest.Query) ([]attest.Attestation, error) { return some, nil })
+		m.attestations = some
 		d, err := g.Decide(t.Context(), asker, prod("app"))
 		check(t, err)
 		passes[set] = d.Verdict == attest.VerdictPass
@@ -680,10 +689,10 @@ func TestResourceURI(t *testing.T) {
 	d := attest.SHA256([]byte("app"))
 	generic := func(path string) string { return "pkg:generic/" + path + "?checksum=" + d.String() }
 	for _, c := range []struct{ name, want string }{
-		{"pkg:oci/app@sha256%3Aabc?repository_url=ghcr.io/acme/app", "pkg:oci/app@sha256%3Aabc?repository_url=ghcr.io/acme/app"},
-		{"pkg:npm/%40acme/app@1.0.0", "pkg:npm/%40acme/app@1.0.0"},
-		{"git+https://github.com/acme/app", "git+https://github.com/acme/app"},
-		{"https://example.com/app.tar.gz", "https://example.com/app.tar.gz"},
+		// A URI is a name like any other: whoever asks does not choose what
+		// the verdict vouches for.
+		{"pkg:npm/%40acme/app@1.0.0", generic("pkg:npm/%2540acme/app%401.0.0")},
+		{"https://example.com/app.tar.gz", generic("https:/example.com/app.tar.gz")},
 		{"", generic(d.Hex())},
 		{"/", generic(d.Hex())},
 		{"app", generic("app")},
