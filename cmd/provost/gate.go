@@ -68,7 +68,11 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 		return err
 	}
 	if d.Verdict != attest.VerdictError {
-		if err := f.checkVSA(ctx, o, a, d); err != nil {
+		trust, err := o.trust(ctx, f.trustedRoot)
+		if err != nil {
+			return fmt.Errorf("gate: the service says %s, but whom to trust about it is not known: %w", d.Verdict, err) // closed: ERROR
+		}
+		if err := f.checkVSA(trust, a, d); err != nil {
 			err = fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err)
 			return hint(err, "do not promote it; look whom is trusted: provost trust show") // closed: ERROR
 		}
@@ -95,11 +99,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 
 // checkVSA believes the verdict only as far as it is signed: by the verdict
 // signer, about this artifact and environment, saying what the answer says.
-func (f *gateFlags) checkVSA(ctx context.Context, o *options, a artifact, d client.Decision) error {
-	trust, err := o.trust(ctx, f.trustedRoot)
-	if err != nil {
-		return err
-	}
+func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision) error {
 	v, err := trust.Verify(d.VSA, verify.Expect{Artifact: a.Digest, PredicateType: attest.VSAType})
 	if err != nil {
 		return err

@@ -5,12 +5,16 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,6 +73,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"payload":   payload,
 			"tamper":    tamper,
 			"graft":     graft,
+			"liar":      liar,
 		},
 	}
 }
@@ -282,6 +287,39 @@ func github(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(server.Close)
 	ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_URL", server.URL+"/idtoken?api-version=2.0")
 	ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job")
+}
+
+// liar request|answer OLD NEW: puts a liar in front of the service and points
+// PROVOST_URL at it. It replaces words of what it is asked, or of what it
+// answers, and is honest otherwise.
+func liar(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 || args[0] != "request" && args[0] != "answer" {
+		ts.Fatalf("usage: liar request|answer OLD NEW")
+	}
+	service, err := url.Parse(ts.Getenv("PROVOST_URL"))
+	ts.Check(err)
+	replace := func(body io.ReadCloser) (io.ReadCloser, int64) {
+		before, _ := io.ReadAll(body)
+		after := bytes.ReplaceAll(before, []byte(args[1]), []byte(args[2]))
+		return io.NopCloser(bytes.NewReader(after)), int64(len(after))
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(service)
+		r.Out.Header.Del("Accept-Encoding")
+		if args[0] == "request" && r.Out.Body != nil {
+			r.Out.Body, r.Out.ContentLength = replace(r.Out.Body)
+		}
+	}}
+	if args[0] == "answer" {
+		proxy.ModifyResponse = func(r *http.Response) error {
+			r.Body, r.ContentLength = replace(r.Body)
+			r.Header.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
+			return nil
+		}
+	}
+	server := httptest.NewServer(proxy)
+	ts.Defer(server.Close)
+	ts.Setenv("PROVOST_URL", server.URL)
 }
 
 // jsonget FILE PATH PATTERN: the value at PATH matches PATTERN, whole. PATH is
