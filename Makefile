@@ -39,7 +39,7 @@ testbed:
 fuzz:
 	@grep -rl '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \
 	  sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$file" | while read -r name; do \
-	    go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+	    go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")" </dev/null || exit 1; \
 	  done || exit 1; done
 
 race:

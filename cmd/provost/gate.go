@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 			return err
 		}
 	}
+	asked := time.Now()
 	d, err := service.Decide(ctx, client.Question{Artifact: client.Artifact{Digest: a.Digest, Name: a.Name}, Environment: f.environment})
 	if err != nil { // closed: ERROR
 		err = fmt.Errorf("gate: %w", err)
@@ -72,7 +74,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 		if err != nil {
 			return fmt.Errorf("gate: the service says %s, but whom to trust about it is not known: %w", d.Verdict, err) // closed: ERROR
 		}
-		if err := f.checkVSA(trust, a, d); err != nil {
+		if err := f.checkVSA(trust, a, d, asked); err != nil {
 			err = fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err)
 			return hint(err, "do not promote it; look whom is trusted: provost trust show") // closed: ERROR
 		}
@@ -98,11 +100,15 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 }
 
 // checkVSA believes the verdict only as far as it is signed: by the verdict
-// signer, about this artifact and environment, saying what the answer says.
-func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision) error {
+// signer, about this artifact and environment, saying what the answer says,
+// and not before it was asked: an old PASS is no answer to a new question.
+func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision, asked time.Time) error {
 	v, err := trust.Verify(d.VSA, verify.Expect{Artifact: a.Digest, PredicateType: attest.VSAType})
 	if err != nil {
 		return err
+	}
+	if v.SignedAt().Before(asked.Add(-clockSkew)) {
+		return fmt.Errorf("it was signed at %s, before it was asked for; or this machine's clock is fast", v.SignedAt().Format(time.RFC3339))
 	}
 	summary, err := attest.ParseVSA(v.Statement().Predicate)
 	if err != nil {
@@ -119,6 +125,9 @@ func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision)
 	}
 	return nil
 }
+
+// clockSkew is how far this machine's clock may be ahead of the service's.
+const clockSkew = 5 * time.Minute
 
 func printDecision(p printer, a artifact, d client.Decision) {
 	p.printf("%s  %s to %s\n", p.mark(d.Verdict.String()), a.Digest, d.Environment)

@@ -205,7 +205,7 @@ func (c *Config) validate() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if ip := net.ParseIP(host); c.TLS == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if c.TLS == nil && !isLoopback(host) {
 		return fmt.Errorf("listen %s: needs tls; without it only a loopback address is served", c.Listen)
 	}
 	if c.TLS != nil && (c.TLS.CertificateFile == "" || c.TLS.KeyFile == "") {
@@ -221,6 +221,11 @@ func (c *Config) validate() error {
 		return errors.New("environments: at least one is required")
 	}
 	return c.Keys.validate()
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (k *Keys) validate() error {

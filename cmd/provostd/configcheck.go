@@ -37,10 +37,14 @@ what the service needs and nothing that would let a key out.`,
 	return c
 }
 
+// checkTimeout bounds all checks together: what does not answer by then is not
+// there.
+const checkTimeout = 10 * time.Second
+
 // checkConfig runs every check and prints a line for each. It fails if one
 // did.
 func checkConfig(ctx context.Context, c Config) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	failed := 0
 	check := func(what string, err error) bool {
@@ -63,6 +67,8 @@ func checkConfig(ctx context.Context, c Config) error {
 			defer db.Close()
 			err = db.Ready(ctx)
 		}
+	} else {
+		err = fmt.Errorf("%w: run provostd init first", err)
 	}
 	haveStore := check("database", err)
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"filippo.io/age"
@@ -75,6 +76,14 @@ func (d dev) run(ctx context.Context) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
+	if host, _, err := net.SplitHostPort(d.listen); err != nil || !isLoopback(host) {
+		return usageError{hint(fmt.Errorf("--listen %q: the development service is for this machine alone", d.listen), "--listen 127.0.0.1:8080")}
+	}
+	unlock, err := lockDirectory(data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	// Listen first: the issuer's URL and the token's audience name the port.
 	listener, err := net.Listen("tcp", d.listen)
 	if err != nil {
@@ -110,6 +119,21 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	return s.serve(ctx, listener, func() { fmt.Println("ready " + base) })
+}
+
+// lockDirectory makes sure that one development service runs on a directory: a
+// second one would take over its issuer and its cli.env. The lock ends with
+// the process.
+func lockDirectory(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, hint(fmt.Errorf("%s is in use by another provostd dev", dir), "stop that one, or choose another directory with --data")
+	}
+	return func() { f.Close() }, nil
 }
 
 // config is the configuration of the development service. It differs from a

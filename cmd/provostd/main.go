@@ -21,6 +21,8 @@ var version = "dev"
 // A usageError is about the command's words; it exits with 2.
 type usageError struct{ error }
 
+func (u usageError) Unwrap() error { return u.error }
+
 // A hinted error says what to type next.
 type hinted struct {
 	error
@@ -106,7 +108,7 @@ func configFlag(c *cobra.Command) *string {
 // requireConfig loads what --config names.
 func requireConfig(path string) (Config, error) {
 	if path == "" {
-		return Config{}, usageError{errors.New("--config is required")}
+		return Config{}, usageError{hint(errors.New("--config FILE is required"), "deploy/provost.example.yaml in the sources is a whole configuration")}
 	}
 	return loadConfig(path)
 }

@@ -48,10 +48,11 @@ type service struct {
 func openService(ctx context.Context, c Config) (s *service, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s = &service{config: c, log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), mux: http.NewServeMux()}
+	opened := &service{config: c, log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), mux: http.NewServeMux()}
+	s = opened
 	defer func() {
-		if err != nil {
-			s.close()
+		if err != nil { // s is what is returned then: nil
+			opened.close()
 		}
 	}()
 	if s.store, err = store.OpenSQLite(ctx, c.Database); err != nil {
