@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -210,9 +211,26 @@ func TestVerifyLoggedTwice(t *testing.T) {
 	wantRefused(t, v, err, verify.StepLog)
 }
 
+// A bundle may prove more than is needed, but not without end.
+func TestVerifyLoggedOften(t *testing.T) {
+	r := ours()
+	trustedRoot, raw := r.root, r.provenance(t)
+	for n := 1; n <= 9; n++ {
+		l := newLog(t, fmt.Sprintf("%d.log.provost.example", n))
+		trustedRoot = l.known(trustedRoot)
+		raw = l.logged(raw, l.add(raw))
+		v, err := must(verify.ParseTrust(trustedRoot)).Verify(raw, verify.Expect{Artifact: app})
+		if n > 8 {
+			wantRefused(t, v, err, verify.StepLog)
+		} else if err != nil {
+			t.Errorf("%d entries: %v", n, err)
+		}
+	}
+}
+
 // By name, what makes a logged bundle bad. Each is refused here; accepts says
 // that sigstore-go, which rebuilds what it needs and passes over the rest, does
-// not mind, and is why it is looked at here (docs/INTEROP.md).
+// not mind, and is why it is looked at here.
 func TestVerifyRefusesLogEntries(t *testing.T) {
 	r := ours()
 	l, unknown := newLog(t, "log.provost.example"), newLog(t, "unknown.example")

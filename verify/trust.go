@@ -288,12 +288,8 @@ func parseBundle(raw []byte) (*bundle.Bundle, error) {
 	case !isLeaf:
 		return nil, errors.New("no certificate: bundles that name a key only by hint are not believed")
 	}
-	certs, err := x509.ParseCertificates(leaf.Certificate.GetRawBytes())
-	if err != nil {
+	if _, err := x509.ParseCertificate(leaf.Certificate.GetRawBytes()); err != nil { // none, or two in a row, do not parse either
 		return nil, fmt.Errorf("certificate: %w", err)
-	}
-	if len(certs) != 1 {
-		return nil, fmt.Errorf("%d certificates: want one", len(certs))
 	}
 	return b, nil
 }

@@ -337,6 +337,23 @@ func TestVerifyRefusesDuplicateKeysAtEveryLevel(t *testing.T) {
 	}
 }
 
+// What is too much is refused for being too much, before it is parsed.
+func TestVerifyLimits(t *testing.T) {
+	deep := strings.Repeat("[", attest.MaxDepth+1) + strings.Repeat("]", attest.MaxDepth+1)
+	for name, raw := range map[string][]byte{
+		"too deep":  []byte(deep),
+		"too large": bytes.Repeat([]byte(" "), attest.MaxBundle+1),
+	} {
+		var limit *attest.LimitError
+		if _, err := ours().trust.Verify(raw, verify.Expect{Artifact: app}); !errors.As(err, &limit) {
+			t.Errorf("a bundle that is %s: %v; want a LimitError", name, err)
+		}
+		if _, err := verify.ParseTrust(raw); !errors.As(err, &limit) {
+			t.Errorf("a root that is %s: %v; want a LimitError", name, err)
+		}
+	}
+}
+
 // What is signed and is yet not a strict statement.
 func TestVerifyRefusesStatements(t *testing.T) {
 	r := ours()
@@ -420,6 +437,9 @@ func TestVerifyRefusesLeaves(t *testing.T) {
 		}, verify.StepIdentity},
 		{"with another name first", func(c *x509.Certificate) { c.URIs = append(uri("https://x.example/"), c.URIs...) }, verify.StepIdentity},
 		{"without an issuer", func(c *x509.Certificate) { c.ExtraExtensions = nil }, verify.StepIdentity},
+		{"without an issuer, and with the name that nobody's signer would have", func(c *x509.Certificate) {
+			c.ExtraExtensions, c.URIs = nil, uri("/signers/provenance")
+		}, verify.StepIdentity},
 		{"of another issuer", func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{issuerExtension("https://x.example")}
 		}, verify.StepIdentity},
@@ -448,11 +468,13 @@ func TestVerifyRefusesLeaves(t *testing.T) {
 			der, err := ecdsa.SignASN1(rand.Reader, key, hash[:])
 			check(t, err)
 			raw := encode(t, r.assemble(t, payload, attest.Signature{DER: der, Certificate: leaf}))
-			v, err := r.trust.Verify(raw, verify.Expect{Artifact: app, Identity: verify.Identity{Issuer: service}})
-			if c.want != "" {
-				wantRefused(t, v, err, c.want)
-			} else if err != nil {
-				t.Errorf("refused: %v", err)
+			for _, id := range []verify.Identity{{Issuer: service}, {}} {
+				v, err := r.trust.Verify(raw, verify.Expect{Artifact: app, Identity: id})
+				if c.want != "" {
+					wantRefused(t, v, err, c.want)
+				} else if err != nil {
+					t.Errorf("refused: %v", err)
+				}
 			}
 		})
 	}
