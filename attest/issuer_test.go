@@ -346,6 +346,34 @@ func TestVSAValidate(t *testing.T) {
 	}
 }
 
+// The members of a VSA are those of the spec, and extensions whose names are
+// URIs, at the top level; nothing else.
+func TestVSAMembers(t *testing.T) {
+	const extension = "https://v.example/vsa/verdict"
+	v := VSA{
+		Verifier: Verifier{ID: "https://v.example", Version: map[string]string{"provost": "1"}}, TimeVerified: time.Unix(1700000000, 0).UTC(),
+		ResourceURI: "pkg:generic/a", Policy: PolicyRef{URI: "https://v.example/policies/prod", Digest: map[string]string{"sha256": hexA}},
+		InputAttestations:  []InputAttestation{{URI: "https://v.example/a", Digest: map[string]string{"sha256": hexA}}},
+		VerificationResult: VSAPassed, VerifiedLevels: []string{"SLSA_BUILD_LEVEL_2"}, SLSAVersion: "1.2",
+		Extension: map[string]any{extension: "PASS"},
+	}
+	c, err := v.claim(Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"verifier":{"id":"https://v.example","version":{"provost":"1"}},"timeVerified":"2023-11-14T22:13:20Z",` +
+		`"resourceUri":"pkg:generic/a","policy":{"uri":"https://v.example/policies/prod","digest":{"sha256":"` + hexA + `"}},` +
+		`"inputAttestations":[{"uri":"https://v.example/a","digest":{"sha256":"` + hexA + `"}}],"verificationResult":"PASSED",` +
+		`"verifiedLevels":["SLSA_BUILD_LEVEL_2"],"slsaVersion":"1.2","` + extension + `":"PASS"}`
+	if string(c.predicate) != want {
+		t.Errorf("got  %s\nwant %s", c.predicate, want)
+	}
+	back, err := ParseVSA(c.predicate)
+	if err != nil || back.Extension[extension] != "PASS" {
+		t.Errorf("read back %+v, %v", back.Extension, err)
+	}
+}
+
 func TestVerdictZeroIsError(t *testing.T) {
 	var v Verdict
 	if v != VerdictError || v.String() != "ERROR" || Verdict(99).String() != "ERROR" || Verdict(-1).String() != "ERROR" {

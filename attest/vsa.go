@@ -31,7 +31,7 @@ type VSA struct {
 	SLSAVersion        string             `json:"slsaVersion"`
 	// Extension carries what the spec has no member for. Its keys are URIs, as
 	// the spec asks of extension names.
-	Extension map[string]any `json:",inline"`
+	Extension map[string]any `json:",embed"`
 }
 
 // A Verifier says who verified.

@@ -7,10 +7,12 @@
 package sbom
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A Format is one kind and version of SBOM.
@@ -20,28 +22,35 @@ type Format struct {
 	PredicateType string // the in-toto predicateType it is attested under
 }
 
-// markers are the members that say what a document is.
-type markers struct {
-	BOMFormat   *string `json:"bomFormat"`
-	SpecVersion *string `json:"specVersion"`
-	SPDXVersion *string `json:"spdxVersion"`
-	SPDXID      *string `json:"SPDXID"`
+// members are a document's own, by their exact names: the formats' libraries
+// match names in any case, so what they read is not what others read.
+type members map[string]jsontext.Value
+
+// text is a member's string; "" if it is absent or anything else.
+func (m members) text(name string) string {
+	var s string
+	if m[name].Kind() != '"' || json.Unmarshal(m[name], &s) != nil {
+		return ""
+	}
+	return s
 }
 
 // Sniff names the format of doc, which must be well-formed JSON. A document of
-// no known format, of two at once, of an unsupported version, or that does not
-// decode as what it says is an error.
+// no known format, of two at once, of an unsupported version, without what its
+// format requires, or that does not decode as what it says is an error.
 func Sniff(doc []byte) (Format, error) {
-	var m markers
+	var m members
 	if err := json.Unmarshal(doc, &m); err != nil {
-		return Format{}, fmt.Errorf("not a JSON object with CycloneDX or SPDX members: %w", err)
+		return Format{}, errors.New("not a JSON object with CycloneDX or SPDX members")
 	}
+	_, isCycloneDX := m["bomFormat"]
+	_, isSPDX := m["spdxVersion"]
 	switch {
-	case m.BOMFormat != nil && m.SPDXVersion != nil:
+	case isCycloneDX && isSPDX:
 		return Format{}, errors.New("says both bomFormat and spdxVersion")
-	case m.BOMFormat != nil:
+	case isCycloneDX:
 		return cycloneDX(doc, m)
-	case m.SPDXVersion != nil:
+	case isSPDX:
 		return spdx(doc, m)
 	}
 	return Format{}, errors.New("neither CycloneDX (bomFormat) nor SPDX (spdxVersion) JSON")

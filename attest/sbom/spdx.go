@@ -18,16 +18,24 @@ const SPDXTypePrefix = "https://spdx.dev/Document/v"
 
 var spdxVersions = []string{"2.2", "2.3"}
 
-func spdx(doc []byte, m markers) (Format, error) {
-	version, ok := strings.CutPrefix(*m.SPDXVersion, "SPDX-")
+func spdx(doc []byte, m members) (Format, error) {
+	version, ok := strings.CutPrefix(m.text("spdxVersion"), "SPDX-")
 	if !ok {
-		return Format{}, fmt.Errorf("spdxVersion %.20q: want SPDX-<version>", *m.SPDXVersion)
+		return Format{}, fmt.Errorf("spdxVersion %.20q: want SPDX-<version>", m.text("spdxVersion"))
 	}
 	if err := supported("SPDX", version, spdxVersions); err != nil {
 		return Format{}, err
 	}
-	if m.SPDXID == nil || *m.SPDXID != "SPDXRef-DOCUMENT" {
+	if m.text("SPDXID") != "SPDXRef-DOCUMENT" {
 		return Format{}, errors.New(`SPDX without SPDXID "SPDXRef-DOCUMENT"`)
+	}
+	for _, name := range []string{"name", "dataLicense", "documentNamespace"} { // SPDX 2.3, clause 6
+		if m.text(name) == "" {
+			return Format{}, fmt.Errorf("SPDX without %s", name)
+		}
+	}
+	if m["creationInfo"].Kind() != '{' {
+		return Format{}, errors.New("SPDX without creationInfo")
 	}
 	if _, err := json.Read(bytes.NewReader(doc)); err != nil {
 		return Format{}, fmt.Errorf("does not decode as SPDX %s: %w", version, err)
