@@ -5,6 +5,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -21,8 +22,14 @@ import (
 const (
 	maxEvidence      = 1000      // attestations
 	maxEvidenceBytes = 256 << 20 // of bundles, together
-	evidencePage     = 16        // attestations held at once
+	evidencePage     = 4         // attestations held at once
 )
+
+// maxNonce is the longest nonce of a question, in bytes.
+const maxNonce = 64
+
+// errTooMuch: there is more evidence than a decision reads.
+var errTooMuch = errors.New("more evidence than a decision reads")
 
 // Evidence is where the gate looks for attestations.
 type Evidence interface {
@@ -59,6 +66,10 @@ type Question struct {
 	Artifact    attest.Digest
 	Name        string // a label; may be empty
 	Environment string
+	// Nonce comes back in the signed verdict, so that an old verdict is no
+	// answer to a new question. At most 64 visible ASCII characters; may be
+	// empty.
+	Nonce string
 }
 
 // A Gate decides. All fields are required.
@@ -81,7 +92,8 @@ var environmentName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
 // With an error there is no decision, and its verdict is the zero one, ERROR:
 // ErrInvalid, ErrDenied and ErrNotFound (no such environment) are the
 // caller's; ErrUnavailable may pass. A policy that fails to evaluate gives a
-// decision of ERROR that is stored and says so.
+// decision of ERROR that is stored and says so, and so does more evidence than
+// is read.
 func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (attest.Decision, error) {
 	if err := caller.Require(attest.GrantDecide); err != nil {
 		return attest.Decision{}, err
@@ -98,6 +110,13 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	// 1, 2: gather and believe. Any failure is an error, never "nothing was
 	// found".
 	found, err := g.gather(ctx, q.Artifact, d.At)
+	if errors.Is(err, errTooMuch) {
+		d.Reasons = []attest.Reason{{
+			Rule: "evidence.bounded", Severity: attest.SeverityDeny,
+			Message: fmt.Sprintf("there are more than %d attestations or %d bytes about this artifact", maxEvidence, maxEvidenceBytes),
+		}}
+		return g.record(ctx, d)
+	}
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("gather evidence: %w", err)
 	}
@@ -120,7 +139,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	// 4: sign and record. Without a signed, stored verdict there is none.
 	vsa, err := g.Issuer.Issue(ctx, caller, attest.Request{
 		Subjects:  []attest.Subject{subjectOf(q)},
-		Predicate: g.summary(d, judgement, found.inputs),
+		Predicate: g.summary(d, q, judgement, found.inputs),
 	})
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("sign verdict: %w", err)
@@ -168,7 +187,7 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time
 			q.After = a.Seq
 			f.count++
 			if size += len(a.Bundle); f.count > maxEvidence || size > maxEvidenceBytes {
-				return finding{}, fmt.Errorf("more than %d attestations or %d bytes about %s", maxEvidence, maxEvidenceBytes, artifact)
+				return finding{}, errTooMuch
 			}
 			f.believe(trust, g.Service, a)
 		}
@@ -231,27 +250,39 @@ func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, [
 
 // summary is the verdict as a VSA: one per artifact and environment, the
 // environment named in policy.uri.
-func (g *Gate) summary(d attest.Decision, j Judgement, inputs []attest.InputAttestation) attest.VSA {
+func (g *Gate) summary(d attest.Decision, q Question, j Judgement, inputs []attest.InputAttestation) attest.VSA {
 	result, levels := attest.VSAFailed, []string{attest.VSAFailed}
 	if d.Verdict == attest.VerdictPass {
 		result, levels = attest.VSAPassed, []string{fmt.Sprintf("SLSA_BUILD_LEVEL_%d", j.Level)}
+	}
+	extension := map[string]any{
+		VSADecision(g.Service): d.ID,
+		VSAVerdict(g.Service):  d.Verdict.String(),
+		VSAReasons(g.Service):  d.Reasons,
+	}
+	if q.Nonce != "" {
+		extension[VSANonce(g.Service)] = q.Nonce
 	}
 	return attest.VSA{
 		Verifier:           attest.Verifier{ID: g.Service, Version: map[string]string{"provost": g.Version}},
 		TimeVerified:       d.At,
 		ResourceURI:        resourceURI(d.Name, d.Artifact),
-		Policy:             attest.PolicyRef{URI: g.Service + "/policies/" + d.Environment, Digest: map[string]string{j.Policy.Algorithm(): j.Policy.Hex()}},
+		Policy:             attest.PolicyRef{URI: PolicyURI(g.Service, d.Environment), Digest: map[string]string{j.Policy.Algorithm(): j.Policy.Hex()}},
 		InputAttestations:  inputs,
 		VerificationResult: result,
 		VerifiedLevels:     levels,
 		SLSAVersion:        "1.2",
-		Extension: map[string]any{
-			g.Service + "/vsa/decision": d.ID,
-			g.Service + "/vsa/verdict":  d.Verdict.String(),
-			g.Service + "/vsa/reasons":  d.Reasons,
-		},
+		Extension:          extension,
 	}
 }
+
+// The names in a verdict of a service, given its URL: the policy of an
+// environment, and the extensions of the VSA.
+func PolicyURI(service, environment string) string { return service + "/policies/" + environment }
+func VSADecision(service string) string            { return service + "/vsa/decision" }
+func VSAVerdict(service string) string             { return service + "/vsa/verdict" }
+func VSAReasons(service string) string             { return service + "/vsa/reasons" }
+func VSANonce(service string) string               { return service + "/vsa/nonce" }
 
 func (q Question) validate() error {
 	if q.Artifact.Algorithm() != attest.AlgSHA256 {
@@ -259,6 +290,9 @@ func (q Question) validate() error {
 	}
 	if err := CheckEnvironment(q.Environment); err != nil {
 		return err
+	}
+	if len(q.Nonce) > maxNonce || strings.ContainsFunc(q.Nonce, func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
+		return fmt.Errorf("%w: nonce: want at most %d visible ASCII characters", attest.ErrInvalid, maxNonce)
 	}
 	if len(q.Name) > attest.MaxSubjectName {
 		return &attest.LimitError{What: "name", Limit: attest.MaxSubjectName, Unit: "bytes"}
