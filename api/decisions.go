@@ -38,7 +38,7 @@ func (s *Server) decision(ctx context.Context, _ attest.Caller, id string) (repl
 func decodeQuestion(c echo.Context) (verify.Question, error) {
 	var wire client.Question
 	err := readJSON(c, maxQuestionJSON, &wire)
-	return verify.Question{Artifact: wire.Artifact.Digest, Name: wire.Artifact.Name, Environment: wire.Environment}, err
+	return verify.Question{Artifact: wire.Artifact.Digest, Name: wire.Artifact.Name, Environment: wire.Environment, Nonce: wire.Nonce}, err
 }
 
 // decisionJSON is a [client.Decision].

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"provost/api/client"
 	"provost/attest"
+	"provost/verify"
 )
 
 func TestVerdictsThatAreNo(t *testing.T) {
@@ -46,6 +48,24 @@ func TestVerdictsThatAreNo(t *testing.T) {
 	}
 }
 
+func TestANonceIsInTheSignedVerdict(t *testing.T) {
+	d, err := newFixture(t).client(gate).Decide(t.Context(), client.Question{Artifact: client.Artifact{Digest: artifact}, Environment: "prod", Nonce: "~one!"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bundle struct {
+		Envelope struct {
+			Payload []byte `json:"payload"`
+		} `json:"dsseEnvelope"`
+	}
+	if err := json.Unmarshal(d.VSA, &bundle); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"` + verify.VSANonce(service) + `":"~one!"`; !strings.Contains(string(bundle.Envelope.Payload), want) {
+		t.Errorf("payload %s; want %s", bundle.Envelope.Payload, want)
+	}
+}
+
 func TestQuestionsThatAreRefused(t *testing.T) {
 	f := newFixture(t)
 	digest := artifact.String()
@@ -64,6 +84,8 @@ func TestQuestionsThatAreRefused(t *testing.T) {
 		{"an artifact by upper-case hex", `{"artifact":{"digest":"sha256:` + strings.ToUpper(artifact.Hex()) + `"},"environment":"prod"}`, 400},
 		{"an artifact by sha512", `{"artifact":{"digest":"sha512:` + strings.Repeat("a", 128) + `"},"environment":"prod"}`, 400},
 		{"a long name", `{"artifact":{"digest":"` + digest + `","name":"` + strings.Repeat("a", 1025) + `"},"environment":"prod"}`, 413},
+		{"a long nonce", `{"artifact":{"digest":"` + digest + `"},"environment":"prod","nonce":"` + strings.Repeat("a", 65) + `"}`, 400},
+		{"a nonce with a space", `{"artifact":{"digest":"` + digest + `"},"environment":"prod","nonce":"a b"}`, 400},
 		{"a verdict of the caller's own", `{"artifact":{"digest":"` + digest + `"},"environment":"prod","verdict":"PASS"}`, 400},
 		{"a member twice", `{"artifact":{"digest":"` + digest + `"},"environment":"prod","environment":"dev"}`, 400},
 		{"a large body", `{"environment":"` + strings.Repeat("a", maxQuestionJSON) + `"}`, 413},

@@ -60,6 +60,9 @@ type Artifact struct {
 type Question struct {
 	Artifact    Artifact `json:"artifact"`
 	Environment string   `json:"environment"`
+	// Nonce comes back in the signed verdict, so that an old verdict is no
+	// answer to a new question; at most 64 visible ASCII characters.
+	Nonce string `json:"nonce,omitempty"`
 }
 
 // A Decision is a recorded verdict. Everything but PASS means no; the zero
