@@ -21,6 +21,14 @@ const (
 	ProviderOIDC   = "oidc"   // people, services, gates; no builds
 )
 
+// maxAges bound what Issuer.MaxAge may be: a run's tokens are for the minutes
+// of a job, people's for a week of work.
+var maxAges = map[string]time.Duration{ProviderGitHub: time.Hour, ProviderOIDC: 7 * 24 * time.Hour}
+
+// githubPins are the claims that say whose a run of GitHub is. Anybody on
+// GitHub can have a token with all the others.
+var githubPins = []string{"repository", "repository_id", "repository_owner", "repository_owner_id", "job_workflow_ref"}
+
 // An Issuer is an OpenID Connect issuer whose tokens are accepted.
 type Issuer struct {
 	// URL is the issuer's, compared byte for byte with the token's iss. It is
@@ -32,7 +40,7 @@ type Issuer struct {
 	// RS512, PS256, PS384, PS512, ES256, ES384 and ES512.
 	Algorithms []string `yaml:"algorithms"`
 	// MaxAge is how long after its iat a token is accepted, however long it
-	// says it lives.
+	// says it lives: 1h at most for provider github, 168h for oidc.
 	MaxAge time.Duration `yaml:"max_age"`
 	// Provider is "github" or "oidc".
 	Provider string `yaml:"provider"`
@@ -48,6 +56,9 @@ type Rule struct {
 	Issuer string `yaml:"issuer"`
 	// Claims must all be in the token with these very values. Numbers and
 	// booleans compare by their JSON text; arrays and objects match nothing.
+	// Of a GitHub they must say whose runs are meant: by one at least of
+	// repository, repository_id, repository_owner, repository_owner_id and
+	// job_workflow_ref.
 	Claims map[string]string `yaml:"claims"`
 	// Builder makes matching tokens speak for a build. A token that matches
 	// two rules with a builder is refused, and so is one whose build cannot
@@ -143,6 +154,9 @@ func (i Issuer) validate() error {
 	if i.MaxAge <= 0 {
 		return fmt.Errorf("max_age %s: want more than 0", i.MaxAge)
 	}
+	if limit, ok := maxAges[i.Provider]; ok && i.MaxAge > limit {
+		return fmt.Errorf("max_age %s: set it to %.0fh at most, the limit of provider %s", i.MaxAge, limit.Hours(), i.Provider)
+	}
 	switch i.Provider {
 	case ProviderOIDC:
 		if i.ServerURL != "" {
@@ -175,6 +189,9 @@ func (r Rule) validate(i *issuer) error {
 			return fmt.Errorf("claim %q: value %q: want both", name, value)
 		}
 	}
+	if i.Provider == ProviderGitHub && !slices.ContainsFunc(githubPins, func(name string) bool { return r.Claims[name] != "" }) {
+		return fmt.Errorf("claims would match runs of strangers: pin at least one of %s", strings.Join(githubPins, ", "))
+	}
 	for _, g := range r.Grants {
 		if !slices.Contains(attest.Grants, g) {
 			return fmt.Errorf("grant %q: want some of %q", g, attest.Grants)
@@ -187,7 +204,7 @@ func (r Rule) validate(i *issuer) error {
 		return fmt.Errorf("builder: tokens of provider %s speak for no build", i.Provider)
 	}
 	if r.Builder.ID == "" && r.Claims["job_workflow_ref"] == "" {
-		return fmt.Errorf("builder without id: claims must pin job_workflow_ref")
+		return fmt.Errorf("builder without id: give it one, or pin job_workflow_ref in claims")
 	}
 	if r.Builder.ID != "" {
 		if u, err := url.Parse(r.Builder.ID); err != nil || u.Scheme == "" || u.Host == "" {
@@ -195,6 +212,28 @@ func (r Rule) validate(i *issuer) error {
 		}
 	}
 	return nil
+}
+
+// Builders returns every builder.id that the rules can give to a build, sorted
+// and without repetition: a policy that wants another waits in vain.
+func (a *Authenticator) Builders() []string {
+	var ids []string
+	for _, r := range a.rules {
+		if r.Builder != nil {
+			ids = append(ids, builderID(r, a.issuers[r.Issuer].ServerURL, r.Claims["job_workflow_ref"]))
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// builderID is the builder.id that a rule with a builder gives to a run of the
+// workflow jobRef.
+func builderID(r Rule, server, jobRef string) string {
+	if r.Builder.ID != "" {
+		return r.Builder.ID
+	}
+	return server + "/" + jobRef
 }
 
 // checkURL asks for https, or http where nobody can listen in.

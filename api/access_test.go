@@ -35,6 +35,16 @@ func TestTablesThatAreRefused(t *testing.T) {
 			t.Errorf("issuer %s: %v", u, err)
 		}
 	}
+	for _, name := range []string{"repository", "repository_id", "repository_owner", "repository_owner_id", "job_workflow_ref"} {
+		if _, err := NewAuthenticator(good, rule(func(r *Rule) { r.Claims = map[string]string{name: "x"} }), AuthOptions{}); err != nil {
+			t.Errorf("a rule that pins %s: %v", name, err)
+		}
+	}
+	for provider, age := range map[string]time.Duration{ProviderGitHub: time.Hour, ProviderOIDC: 168 * time.Hour} {
+		if _, err := NewAuthenticator(issuer(func(i *Issuer) { i.Provider, i.MaxAge = provider, age }), nil, AuthOptions{}); err != nil {
+			t.Errorf("max_age %s for %s: %v", age, provider, err)
+		}
+	}
 	for _, c := range []struct {
 		name    string
 		issuers []Issuer
@@ -53,6 +63,8 @@ func TestTablesThatAreRefused(t *testing.T) {
 		{"no signature", issuer(func(i *Issuer) { i.Algorithms = []string{"none"} }), nil, "none"},
 		{"no limit to the age", issuer(func(i *Issuer) { i.MaxAge = 0 }), nil, "max_age"},
 		{"a negative age", issuer(func(i *Issuer) { i.MaxAge = -1 }), nil, "max_age"},
+		{"runs of more than an hour ago", issuer(func(i *Issuer) { i.MaxAge = time.Hour + 1 }), nil, "1h at most"},
+		{"people of more than a week ago", issuer(func(i *Issuer) { i.Provider, i.MaxAge = ProviderOIDC, 168*time.Hour+1 }), nil, "168h at most"},
 		{"an unknown provider", issuer(func(i *Issuer) { i.Provider = "gitea" }), nil, "provider"},
 		{"a server for no GitHub", issuer(func(i *Issuer) { i.Provider, i.ServerURL = ProviderOIDC, "https://x.example" }), nil, "server_url"},
 		{"a server with a slash", issuer(func(i *Issuer) { i.ServerURL = "https://x.example/" }), nil, "server_url"},
@@ -61,6 +73,10 @@ func TestTablesThatAreRefused(t *testing.T) {
 		{"a rule for a stranger", good, rule(func(r *Rule) { r.Issuer += "/" }), "not configured"},
 		{"a rule that matches all", good, rule(func(r *Rule) { r.Claims = nil }), "every token"},
 		{"a rule that gives nothing", good, rule(func(r *Rule) { r.Grants = nil }), "nothing"},
+		{"a rule that anybody's main branch matches", good, rule(func(r *Rule) { r.Claims = map[string]string{"ref": "refs/heads/main"} }), "pin at least one of repository,"},
+		{"a rule that anybody's runner matches", good, rule(func(r *Rule) {
+			r.Claims, r.Builder = map[string]string{"runner_environment": "self-hosted", "sub": "repo:acme/app:ref:refs/heads/main"}, &BuilderRow{ID: builder}
+		}), "pin at least one of repository,"},
 		{"an unknown grant", good, rule(func(r *Rule) { r.Grants = []attest.Grant{"root"} }), "root"},
 		{"a claim without a value", good, rule(func(r *Rule) { r.Claims = map[string]string{"repository": ""} }), "repository"},
 		{"a claim without a name", good, rule(func(r *Rule) { r.Claims = map[string]string{"": "x"} }), "claim"},
@@ -97,14 +113,17 @@ func TestRules(t *testing.T) {
 			rule(nil, attest.GrantSBOM, "repository", "acme/app", "ref", "refs/heads/main"),
 			rule(nil, attest.GrantSBOM, "repository", "acme/app", "run_attempt", "2"),
 			rule(&BuilderRow{ID: builder + "2"}, "", "repository", "acme/app", "environment", "double"),
-			rule(nil, attest.GrantRead, "level", "7"),
-			rule(nil, attest.GrantDecide, "staff", "true"),
-			rule(nil, attest.GrantRotate, "groups", "admins"),
+			rule(nil, attest.GrantRead, "repository_owner", "acme", "level", "7"),
+			rule(nil, attest.GrantDecide, "repository_owner_id", "65", "staff", "true"),
+			rule(nil, attest.GrantRotate, "repository_id", "74", "groups", "admins"),
 			{Issuer: "https://other.example", Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRotate}},
 			rule(&BuilderRow{}, attest.GrantProvenance, "job_workflow_ref", "acme/pinned/.github/workflows/b.yml@refs/heads/main"),
 		}, AuthOptions{Now: p.now})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"https://github.com/acme/pinned/.github/workflows/b.yml@refs/heads/main", builder, builder + "2"}, a.Builders()); diff != "" {
+		t.Errorf("builders: %s", diff)
 	}
 	for _, c := range []struct {
 		name   string

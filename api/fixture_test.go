@@ -74,8 +74,8 @@ func newFixture(t *testing.T) *fixture {
 		[]Rule{
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Builder: &BuilderRow{ID: builder},
 				Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
-			{Issuer: f.idp.URL, Claims: map[string]string{"role": "gate"}, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
-			{Issuer: f.idp.URL, Claims: map[string]string{"role": "admin"}, Grants: attest.Grants},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner": "acme", "role": "gate"}, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner": "acme", "role": "admin"}, Grants: attest.Grants},
 		}, AuthOptions{Now: f.idp.now})
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 
 	source := server + "/" + repository
 	build := &attest.Build{
-		BuilderID: rule.Builder.ID,
+		BuilderID: builderID(rule, server, jobRef),
 		BuildType: attest.GitHubWorkflowType,
 		ExternalParameters: map[string]any{
 			"workflow": map[string]any{"ref": ref, "repository": source, "path": path},
@@ -98,9 +98,6 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 		InternalParameters: map[string]any{"github": internal},
 		Dependencies:       []attest.Resource{gitCommit(source, ref, sha)},
 		InvocationID:       source + "/actions/runs/" + runID + "/attempts/" + attempt,
-	}
-	if build.BuilderID == "" {
-		build.BuilderID = server + "/" + jobRef
 	}
 	if jobRef == workflowRef && c["job_workflow_sha"] == nil {
 		return build, nil
