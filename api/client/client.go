@@ -4,8 +4,8 @@
 // Package client asks a Provost service over HTTP. It holds the JSON that
 // service and client share, so that the two cannot drift apart.
 //
-// It promises that a token goes to the configured host alone, over TLS unless
-// that host is this machine; that no answer is read without a bound; and that
+// It promises that a call, and so a token, goes to the configured host alone,
+// over TLS unless that host is this machine; that no answer is read without a bound; and that
 // only a decoded answer of the expected status is a success.
 package client
 

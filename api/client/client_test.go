@@ -168,8 +168,23 @@ func TestWhereATokenMayGo(t *testing.T) {
 	if _, err := (&Client{URL: "https://x.example", HTTP: never, Token: failing}).AttestProvenance(t.Context(), ProvenanceRequest{}, ""); err == nil || !strings.Contains(err.Error(), "no OIDC here") || sent {
 		t.Errorf("with a token that cannot be had: %v", err)
 	}
-	// What is public carries no token, so any host will do.
-	public := &Client{URL: "http://provost.example", Token: token, HTTP: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+	// What is public carries no token; its answer needs TLS all the same.
+	sent = false
+	for _, url := range []string{"http://provost.example", "http://10.0.0.1", "http://localhost.evil.example"} {
+		public := &Client{URL: url, HTTP: never}
+		_, err := public.TrustedRoot(t.Context())
+		_, err2 := public.Ready(t.Context())
+		_, err3 := (&Client{URL: url, Token: token, HTTP: never}).Keys(t.Context())
+		for _, err := range []error{err, err2, err3} {
+			if !errors.Is(err, ErrInsecure) || !errors.Is(err, attest.ErrInvalid) || sent {
+				t.Errorf("%q: %v, sent %v; want it refused as insecure", url, err, sent)
+			}
+		}
+	}
+	if _, err := (&Client{URL: "ftp://localhost", HTTP: never}).Ready(t.Context()); !errors.Is(err, attest.ErrInvalid) || errors.Is(err, ErrInsecure) || sent {
+		t.Errorf("over ftp: %v", err)
+	}
+	public := &Client{URL: "https://provost.example", Token: token, HTTP: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("a token was sent")
 		}

@@ -128,8 +128,14 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	if err != nil || base.Host == "" || base.RawQuery != "" || base.Fragment != "" || base.User != nil {
 		return nil, fmt.Errorf("%w: service URL %.200q: want scheme://host", attest.ErrInvalid, c.URL)
 	}
-	if base.Scheme != "https" && (base.Scheme != "http" || !k.public && !loopback(base.Hostname())) {
-		return nil, fmt.Errorf("%w: service URL %.200q: a token is sent over https alone, or to this machine", attest.ErrInvalid, c.URL)
+	switch {
+	case base.Scheme == "https" || base.Scheme == "http" && loopback(base.Hostname()):
+	case base.Scheme != "http":
+		return nil, fmt.Errorf("%w: service URL %.200q: want https", attest.ErrInvalid, c.URL)
+	case k.public: // no secret goes out, but what comes back is believed
+		return nil, fmt.Errorf("%w: service URL %.200q: %w: over http anybody on the way could answer", attest.ErrInvalid, c.URL, ErrInsecure)
+	default:
+		return nil, fmt.Errorf("%w: service URL %.200q: %w: a token is sent over https alone, or to this machine", attest.ErrInvalid, c.URL, ErrInsecure)
 	}
 	target := strings.TrimSuffix(c.URL, "/") + k.path
 	if len(k.query) > 0 {

@@ -163,6 +163,10 @@ func (p *Problem) Error() string {
 // or there was none.
 var ErrUnauthenticated = errors.New("unauthenticated")
 
+// ErrInsecure is a service URL of plain http to another machine. Nothing was
+// sent. It is an [attest.ErrInvalid], too.
+var ErrInsecure = errors.New("insecure")
+
 // Is makes a Problem the kind of error that its status stands for.
 func (p *Problem) Is(target error) bool {
 	switch p.Status {
