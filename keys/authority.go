@@ -4,7 +4,6 @@
 package keys
 
 import (
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
@@ -12,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +34,7 @@ func allKeys() []string {
 }
 
 // An Archive keeps every certificate for ever. What it has returned survives
-// the process being killed.
+// the process being killed. It is not trusted: see [Config.Root].
 type Archive interface {
 	// Certificates returns all certificates, in any order.
 	Certificates(ctx context.Context) ([]attest.Certificate, error)
@@ -60,6 +58,11 @@ type Config struct {
 	Organization string
 	// SigningWindow is how long a key version signs; a minute to a year.
 	SigningWindow time.Duration
+	// Root is the SHA-256 of the root certificate's DER: what makes the
+	// archive's certificates ours, and not of whoever can write there. Keep it
+	// where those cannot. Open refuses without it; the first Init makes it,
+	// and [Root] tells it.
+	Root attest.Digest
 	// Now is the clock; nil for the system's.
 	Now func() time.Time
 }
@@ -102,24 +105,23 @@ func (c certified) public() *ecdsa.PublicKey {
 	return public
 }
 
-// Open opens what [Init] made. It refuses when there is nothing, and when
-// archive and backend do not agree on every public key that both know: one of
-// them is then not what it was. It writes nothing.
+// Open opens what [Init] made under the pinned root. It refuses when there is
+// nothing, when the archive has another root or anything that this one's
+// hierarchy does not explain, and when archive and backend do not agree on
+// every public key that both know: one of them is then not what it was. It
+// writes nothing.
 func Open(ctx context.Context, config Config) (*Authority, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	archived, err := readArchive(ctx, config.Archive)
+	if config.Root.IsZero() {
+		return nil, fmt.Errorf("%w: keys: no root pinned: run provostd init, which prints it", attest.ErrInvalid)
+	}
+	archived, err := readArchive(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	if archived.root.cert == nil {
-		return nil, fmt.Errorf("%w: no root certificate: the service is not initialised: run provostd init", attest.ErrNotFound)
-	}
-	if err := archived.root.cert.CheckSignatureFrom(archived.root.cert); err != nil {
-		return nil, fmt.Errorf("archived root certificate: %w", err)
-	}
-	cas, tsas := archived.under(keyIssuing), archived.under(keyTimestamp)
+	cas, tsas := archived.certs[keyIssuing], archived.certs[keyTimestamp]
 	if len(cas) == 0 || len(tsas) == 0 {
 		return nil, fmt.Errorf("%w: the root certified no issuing or no timestamp key: the archive has lost certificates", attest.ErrConflict)
 	}
@@ -225,7 +227,7 @@ func (a *Authority) Maintain(ctx context.Context) error {
 
 // Keys returns all signers with every version that ever had a leaf, ascending.
 func (a *Authority) Keys(ctx context.Context) ([]attest.Key, error) {
-	archived, err := readArchive(ctx, a.config.Archive)
+	archived, err := readArchive(ctx, a.config)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +235,7 @@ func (a *Authority) Keys(ctx context.Context) ([]attest.Key, error) {
 	keys := make([]attest.Key, 0, len(attest.Powers))
 	for _, p := range attest.Powers {
 		s := a.signers[p]
-		leaves, err := s.leaves(archived, archived.under(keyIssuing))
+		leaves, err := s.leaves(archived, archived.certs[keyIssuing])
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +257,7 @@ func (a *Authority) pinned(ctx context.Context, key string, c certified) pinned 
 const probeFor = time.Second
 
 // probeDigest is what Ready signs: no statement has it, since what is signed
-// for a statement begins with "DSSEv1".
+// for a statement begins with "DSSEv1", and no certificate: DER begins with 0x30.
 func probeDigest() [sha256.Size]byte { return sha256.Sum256([]byte("provost: readiness probe")) }
 
 type probe struct {
@@ -264,9 +266,10 @@ type probe struct {
 	err  error
 }
 
-// Ready reports whether every signer and the timestamp authority can sign now:
-// it has each of them sign a constant and checks the signature. Callers within
-// a second share one answer.
+// Ready reports whether every signer, the timestamp authority and the issuing
+// CA, without which signers cannot rotate and so will end, can sign now: it has
+// each of them sign a constant and checks the signature. Callers within a
+// second share one answer.
 func (a *Authority) Ready(ctx context.Context) error {
 	select {
 	case a.probe.turn <- struct{}{}:
@@ -294,11 +297,16 @@ func (a *Authority) ready(ctx context.Context) error {
 			return fmt.Errorf("signer %s: %w", p, outward(err))
 		}
 	}
-	if err := a.tsa.checkValid(a.config.Now()); err != nil {
-		return fmt.Errorf("timestamp authority: %w", err)
-	}
-	if _, err := a.pinned(ctx, keyTimestamp, a.tsa).Sign(nil, digest[:], nil); err != nil {
-		return fmt.Errorf("timestamp authority: %w", outward(err))
+	for _, k := range []struct {
+		who, key string
+		certified
+	}{{"timestamp authority", keyTimestamp, a.tsa}, {"issuing CA", keyIssuing, a.ca}} {
+		if err := k.checkValid(a.config.Now()); err != nil {
+			return fmt.Errorf("%s: %w", k.who, err)
+		}
+		if _, err := a.pinned(ctx, k.key, k.certified).Sign(nil, digest[:], nil); err != nil {
+			return fmt.Errorf("%s: %w", k.who, outward(err))
+		}
 	}
 	return nil
 }
@@ -312,61 +320,4 @@ func outward(err error) error {
 		}
 	}
 	return err
-}
-
-// byVersion sorts and finds certified versions.
-func byVersion(a, b certified) int { return cmp.Compare(a.version, b.version) }
-
-// archived is the archive, parsed.
-type archived struct {
-	root  certified
-	certs map[string][]certified // ascending
-}
-
-// readArchive reads and parses every certificate. It believes nothing but the
-// root yet.
-func readArchive(ctx context.Context, archive Archive) (archived, error) {
-	all, err := archive.Certificates(ctx)
-	if err != nil {
-		return archived{}, fmt.Errorf("read certificates: %w", err)
-	}
-	read := archived{certs: make(map[string][]certified)}
-	for _, c := range all {
-		parsed, err := parseCertified(c)
-		if err != nil {
-			return archived{}, err
-		}
-		if c.Name == keyRoot {
-			read.root = parsed
-			continue
-		}
-		read.certs[c.Name] = append(read.certs[c.Name], parsed)
-	}
-	for _, certs := range read.certs {
-		slices.SortFunc(certs, byVersion)
-	}
-	return read, nil
-}
-
-func parseCertified(c attest.Certificate) (certified, error) {
-	cert, err := x509.ParseCertificate(c.DER)
-	if err != nil {
-		return certified{}, fmt.Errorf("archived certificate %s version %d: %v", c.Name, c.Version, err)
-	}
-	if _, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok {
-		return certified{}, fmt.Errorf("archived certificate %s version %d: its key is not ECDSA", c.Name, c.Version)
-	}
-	return certified{c.Version, cert}, nil
-}
-
-// under returns the certificates of that name that the root signed. Others are
-// left from an Init that did not come to its end.
-func (r archived) under(name string) []certified {
-	var certs []certified
-	for _, c := range r.certs[name] {
-		if r.root.cert != nil && c.cert.CheckSignatureFrom(r.root.cert) == nil {
-			certs = append(certs, c)
-		}
-	}
-	return certs
 }

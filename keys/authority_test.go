@@ -105,9 +105,18 @@ func dropRoot(*x509.Certificate, []byte) error { return nil }
 func newAuthority(t testing.TB, config keys.Config) *keys.Authority {
 	t.Helper()
 	check(t, keys.Init(t.Context(), config, dropRoot))
-	a, err := keys.Open(t.Context(), config)
+	a, err := keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	return a
+}
+
+// pin is the configuration with the archived root pinned.
+func pin(t testing.TB, config keys.Config) keys.Config {
+	t.Helper()
+	root, err := keys.Root(t.Context(), config.Archive)
+	check(t, err)
+	config.Root = root
+	return config
 }
 
 // signOnce signs a message and verifies the signature under its leaf.
@@ -147,8 +156,14 @@ func TestOpenRefuses(t *testing.T) {
 		{"another service's archive", func(c *keys.Config, _ *archive) {
 			other, store, _ := newConfig(t)
 			newAuthority(t, other)
-			c.Archive = store
+			c.Archive, c.Root = store, pin(t, other).Root
 		}, attest.ErrConflict, "another public key"},
+		{"another root", func(c *keys.Config, _ *archive) {
+			other, store, _ := newConfig(t)
+			newAuthority(t, other)
+			c.Archive = store
+		}, nil, "not the pinned one"},
+		{"no pinned root", func(c *keys.Config, _ *archive) { c.Root = attest.Digest{} }, attest.ErrInvalid, "no root pinned: run provostd init"},
 		{"keys put back to an older state", func(c *keys.Config, _ *archive) { c.Backend = older{c.Backend} }, attest.ErrConflict, "older state"},
 		{"another identity", func(c *keys.Config, _ *archive) { c.Identity = "https://other.example.com" }, nil, "identity changed"},
 		{"an archive without its issuing CA", func(_ *keys.Config, a *archive) {
@@ -170,6 +185,7 @@ func TestOpenRefuses(t *testing.T) {
 			a := newAuthority(t, config)
 			_, err := a.Rotate(t.Context(), attest.PowerVerdict)
 			check(t, err)
+			config = pin(t, config)
 			test.change(&config, store)
 			a, err = keys.Open(t.Context(), config)
 			if a != nil || err == nil || test.want != nil && !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.words) {

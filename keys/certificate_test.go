@@ -128,7 +128,7 @@ func TestTrustedRootIsDeterministic(t *testing.T) {
 	check(t, err)
 	_, err = a.Rotate(t.Context(), attest.PowerVerdict)
 	check(t, err)
-	again, err := keys.Open(t.Context(), config)
+	again, err := keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	after, err := again.TrustedRoot()
 	check(t, err)
@@ -159,7 +159,7 @@ func TestKeepRootIn(t *testing.T) {
 	config, _, _ := newConfig(t)
 	check(t, keys.Init(t.Context(), config, keep))
 	check(t, keys.Init(t.Context(), config, keep)) // gives nothing away again
-	a, err := keys.Open(t.Context(), config)
+	a, err := keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	top := trustedRoot(t, a).top
 	sum := sha256.Sum256(top.Raw)

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,6 +40,10 @@ const (
 // commits a hierarchy. If Init ends before it, whatever the reason, the next
 // one makes another root, and the key that keep was given before is of no use;
 // keep is told whose key it is.
+//
+// Without a pinned root in the configuration it believes the archive's, or
+// makes one; [Root] then tells what to pin. With one it makes no other, and
+// refuses an archive that has another or none.
 func Init(ctx context.Context, config Config, keep func(root *x509.Certificate, key []byte) error) error {
 	if err := config.complete(); err != nil {
 		return err
@@ -50,20 +55,34 @@ func Init(ctx context.Context, config Config, keep func(root *x509.Certificate, 
 	if !ok {
 		return fmt.Errorf("%w: this key backend cannot create keys", ErrBackendDenied)
 	}
+	pinned := !config.Root.IsZero()
+	if pinned { // before anything is made for a service that is not this one
+		_, err := readArchive(ctx, config)
+		if errors.Is(err, attest.ErrNotFound) {
+			return fmt.Errorf("a root is pinned, and init would make another: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, name := range allKeys() {
 		if err := rotator.Create(ctx, name); err != nil {
 			return fmt.Errorf("create key %s: %w", name, err)
 		}
 	}
+	if pinned {
+		return firstLeaves(ctx, config)
+	}
 	for range initAttempts {
-		archived, err := readArchive(ctx, config.Archive)
+		certs, err := parseArchive(ctx, config.Archive)
 		if err != nil {
 			return err
 		}
-		if archived.root.cert != nil {
+		if len(certs[keyRoot]) > 0 {
+			config.Root = attest.SHA256(certs[keyRoot][0].cert.Raw) // Open refuses a second one
 			return firstLeaves(ctx, config)
 		}
-		if err := newHierarchy(ctx, config, archived, keep); err != nil {
+		if err := newHierarchy(ctx, config, certs, keep); err != nil {
 			return err
 		}
 	}
@@ -93,7 +112,7 @@ func firstLeaves(ctx context.Context, config Config) error {
 // newHierarchy makes a root and what it signs, and archives them, the root
 // last. It returns nil also when another process's hierarchy got in between:
 // the caller looks at the archive again.
-func newHierarchy(ctx context.Context, config Config, archived archived, keep func(*x509.Certificate, []byte) error) error {
+func newHierarchy(ctx context.Context, config Config, certs map[string][]certified, keep func(*x509.Certificate, []byte) error) error {
 	now := config.Now()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -111,7 +130,7 @@ func newHierarchy(ctx context.Context, config Config, archived archived, keep fu
 		{keyIssuing, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newIssuing(p, now) }},
 		{keyTimestamp, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newTimestamp(p, now) }},
 	} {
-		version, err := uncertified(ctx, config.Backend, k.name, archived.certs[k.name])
+		version, err := uncertified(ctx, config.Backend, k.name, certs[k.name])
 		if err != nil {
 			return fmt.Errorf("key %s: %w", k.name, err)
 		}

@@ -56,7 +56,7 @@ func TestInitSurvivesFailure(t *testing.T) {
 				if diff := cmp.Diff(before, store.names()); diff != "" {
 					t.Errorf("a third init changed something: %s", diff)
 				}
-				a, err := keys.Open(t.Context(), config)
+				a, err := keys.Open(t.Context(), pin(t, config))
 				check(t, err)
 				for _, p := range attest.Powers {
 					_, err := signOnce(t.Context(), a, p)
@@ -130,7 +130,7 @@ func TestInitByManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	a, err := keys.Open(t.Context(), config)
+	a, err := keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	check(t, a.Ready(t.Context()))
 	checkRootKept(t, a, kept)

@@ -18,6 +18,8 @@
 //     request and checked in the answer; "latest" is never asked for.
 //   - A key version signs statements only after its leaf certificate is
 //     archived, and only while that leaf is valid.
+//   - What is archived is believed only as far as the pinned root certified
+//     it: whoever can write the archive can stop the service, not become it.
 //   - What cannot be had fails closed: no error path returns a signature.
 package keys
 

@@ -6,6 +6,7 @@ package keys
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -159,18 +160,19 @@ func (s *signer) makeVersion(ctx context.Context) error {
 
 // adopt makes the backend's newest version the one that signs: it issues its
 // leaf unless there is one, archives it, and only then switches. When it
-// fails, signing goes on as before, except that a key which is not fit, or not
-// the one that was certified, stops. The caller holds the lock.
+// fails, also because the archive is not what it was, signing goes on as
+// before, except that a key which is not fit, or not the one that was
+// certified, stops. The caller holds the lock.
 func (s *signer) adopt(ctx context.Context) error {
 	a := s.authority
 	// The archive first: whatever version has a leaf there, the backend then
 	// has. The other way round, what another process does in between would
 	// look like a backend put back to an older state.
-	archived, err := readArchive(ctx, a.config.Archive)
+	archived, err := readArchive(ctx, a.config)
 	if err != nil {
 		return err
 	}
-	leaves, err := s.leaves(archived, archived.under(keyIssuing))
+	leaves, err := s.leaves(archived, archived.certs[keyIssuing])
 	if err != nil {
 		return err
 	}
@@ -275,8 +277,11 @@ func (s *signer) checkLeaf(l certified, cas []certified) error {
 		return fmt.Errorf("archived leaf of %s version %d names %v, not %s: has the configured identity changed?",
 			s.power, l.version, l.cert.URIs, s.identity)
 	}
-	if !slices.ContainsFunc(cas, func(ca certified) bool { return l.cert.CheckSignatureFrom(ca.cert) == nil }) {
-		return fmt.Errorf("archived leaf of %s version %d was not issued by an issuing CA of the archived root", s.power, l.version)
+	if !slices.ContainsFunc(cas, func(ca certified) bool { return issuedBy(l.cert, ca.cert) }) {
+		return fmt.Errorf("archived leaf of %s version %d was not issued by an issuing CA of the pinned root", s.power, l.version)
+	}
+	if !isEnd(l.cert, x509.ExtKeyUsageCodeSigning) {
+		return fmt.Errorf("archived leaf of %s version %d is not for code signing alone", s.power, l.version)
 	}
 	s.checked.Store(sum, nil)
 	return nil

@@ -84,7 +84,7 @@ func TestSigner(t *testing.T) {
 	if err := a.Ready(ctx); !errors.Is(err, attest.ErrUnavailable) {
 		t.Errorf("ready with expired leaves: %v", err)
 	}
-	again, err := keys.Open(ctx, config) // a restart does not need more
+	again, err := keys.Open(ctx, pin(t, config)) // a restart does not need more
 	check(t, err)
 	check(t, again.Maintain(ctx))
 	if sig, err := signOnce(ctx, again, attest.PowerVerdict); err != nil || sig.Version != 4 {
@@ -252,6 +252,34 @@ func TestSignerStopsWithAnUnfitKey(t *testing.T) {
 	check(t, err)
 }
 
+// mute is a backend in which one key does not sign.
+type mute struct {
+	*keys.File
+	key string
+}
+
+func (m mute) Sign(ctx context.Context, key string, version int, digest []byte) ([]byte, error) {
+	if key == m.key {
+		return nil, fmt.Errorf("%w: policy", keys.ErrBackendDenied)
+	}
+	return m.File.Sign(ctx, key, version, digest)
+}
+
+func TestReadyProbesEveryKey(t *testing.T) {
+	config, _, _ := newConfig(t)
+	newAuthority(t, config)
+	config = pin(t, config)
+	file := config.Backend.(*keys.File)
+	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+		config.Backend = mute{file, key}
+		a, err := keys.Open(t.Context(), config)
+		check(t, err)
+		if err := a.Ready(t.Context()); !errors.Is(err, keys.ErrBackendDenied) {
+			t.Errorf("ready although %s does not sign: %v", key, err)
+		}
+	}
+}
+
 // TestManyProcesses runs several authorities on one backend and archive, all
 // signing, rotating and maintaining. Every signature verifies under its leaf,
 // and all agree in the end.
@@ -260,7 +288,7 @@ func TestManyProcesses(t *testing.T) {
 	newAuthority(t, config)
 	var authorities []*keys.Authority
 	for range 3 {
-		a, err := keys.Open(t.Context(), config)
+		a, err := keys.Open(t.Context(), pin(t, config))
 		check(t, err)
 		authorities = append(authorities, a)
 	}

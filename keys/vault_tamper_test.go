@@ -107,7 +107,7 @@ func TestVaultTampered(t *testing.T) {
 	store, c := &archive{}, keys.Config{Identity: identity, Organization: "Example", SigningWindow: time.Hour}
 	c.Archive, c.Backend = store, v
 	check(t, keys.Init(t.Context(), c, dropRoot))
-	a, err := keys.Open(t.Context(), c)
+	a, err := keys.Open(t.Context(), pin(t, c))
 	check(t, err)
 	stolen, err := v.Sign(t.Context(), "timestamp", 1, make([]byte, 32))
 	check(t, err)

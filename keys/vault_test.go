@@ -19,12 +19,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/go-cmp/cmp"
 
 	"provost/attest"
 	"provost/keys"
@@ -92,7 +94,7 @@ func TestVaultAuthority(t *testing.T) {
 
 	daemon := openVault(t, server.Config(everything...))
 	config.Backend = daemon
-	a, err := keys.Open(t.Context(), config)
+	a, err := keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	check(t, a.Ready(t.Context()))
 	for _, p := range attest.Powers {
@@ -113,7 +115,7 @@ func TestVaultAuthority(t *testing.T) {
 	}
 	// Old public keys become invisible: the archive still has them.
 	server.Write("transit/keys/provost-evidence/config", map[string]any{"min_decryption_version": 3})
-	a, err = keys.Open(t.Context(), config)
+	a, err = keys.Open(t.Context(), pin(t, config))
 	check(t, err)
 	all, err := a.Keys(t.Context())
 	check(t, err)
@@ -122,12 +124,30 @@ func TestVaultAuthority(t *testing.T) {
 	}
 
 	if found, err := daemon.SelfAudit(t.Context()); err != nil || len(found) > 0 {
-		t.Errorf("the shipped policies allow too much: %v, %v", found, err)
+		t.Errorf("the shipped policies allow too much or too little: %v, %v", found, err)
+	}
+	lacking := []string{
+		"transit/keys/provost-evidence/rotate: lacks update",
+		"transit/keys/provost-provenance/rotate: lacks update",
+		"transit/keys/provost-verdict/rotate: lacks update",
+	}
+	without := slices.DeleteFunc(slices.Clone(everything), func(policy string) bool { return policy == keystest.PolicyRotate })
+	found, err := openVault(t, server.Config(without...)).SelfAudit(t.Context())
+	check(t, err)
+	if diff := cmp.Diff(lacking, found); diff != "" {
+		t.Error(diff)
+	}
+	found, err = openVault(t, server.Config()).SelfAudit(t.Context()) // may only log in
+	check(t, err)
+	if len(found) != 5+5+3 || !slices.Contains(found, "transit/sign/provost-issuing: lacks update") ||
+		!slices.Contains(found, "transit/keys/provost-timestamp: lacks read") {
+		t.Errorf("a token that may nothing: %q", found)
 	}
 	server.WritePolicy(keystest.PolicyRotate, `path "transit/keys/provost-verdict/config" { capabilities = ["update"] }
 		path "transit/export/signing-key/*" { capabilities = ["read"] }`)
-	found, err := daemon.SelfAudit(t.Context())
+	found, err = daemon.SelfAudit(t.Context())
 	check(t, err)
+	found = slices.DeleteFunc(found, func(line string) bool { return slices.Contains(lacking, line) })
 	if len(found) != 6 || found[len(found)-1] != "transit/keys/provost-verdict/config: update" {
 		t.Errorf("audit found %q", found)
 	}
