@@ -167,6 +167,19 @@ func TestAppendOnly(t *testing.T) {
 	}
 }
 
+// TestCertificateVersions: no certificate has a version below 1, whoever
+// writes it.
+func TestCertificateVersions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	openTest(t, path)
+	outside := rawDB(t, path)
+	for version, ok := range map[int]bool{-1: false, 0: false, 1: true} {
+		if _, err := outside.Exec("INSERT INTO certificates (name, version, der) VALUES ('issuing', ?, x'00')", version); (err == nil) != ok {
+			t.Errorf("version %d: %v", version, err)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "provost.db"))
 	for pragma, want := range map[string]string{

@@ -75,7 +75,7 @@ CREATE INDEX decisions_by_environment ON decisions (artifact, environment, seq);
 
 CREATE TABLE certificates (
     name    TEXT NOT NULL,
-    version INTEGER NOT NULL,
+    version INTEGER NOT NULL CHECK (version >= 1),
     der     BLOB NOT NULL CHECK (length(der) > 0),
     PRIMARY KEY (name, version)
 ) STRICT, WITHOUT ROWID;
