@@ -384,6 +384,13 @@ func TestDecideFailsClosed(t *testing.T) {
 				return page, nil
 			})
 		}, nil},
+		{"a store that goes back", func(g *verify.Gate, m *memory) {
+			g.Evidence = evidence(func(attest.Query) ([]attest.Attestation, error) {
+				a, b := m.attestations[0], m.attestations[1]
+				a.Seq, b.Seq = 2, 1
+				return []attest.Attestation{a, b}, nil
+			})
+		}, nil},
 		{"no trust root", func(g *verify.Gate, _ *memory) {
 			g.Trust = func() (*verify.Trust, error) { return nil, attest.ErrUnavailable }
 		}, attest.ErrUnavailable},

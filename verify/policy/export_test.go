@@ -9,11 +9,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 )
 
-// What rules are compiled with, and what they say of any input: the facts of a
-// decision are never malformed, so no caller can reach that.
+// What rules are compiled with, other rules than those that are shipped, and
+// what rules say of any input: the facts of a decision are never malformed, so
+// no caller can reach that.
 var (
 	Capabilities = capabilities
 	GateRules    = gateRules
+	Compile      = compile
 )
 
 func (p *Policy) Eval(ctx context.Context, input any) (rego.ResultSet, error) {

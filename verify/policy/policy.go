@@ -88,6 +88,10 @@ type prepared struct {
 // builder or a source is refused: it could never pass, or its author meant
 // something else. The error is an [attest.ErrInvalid].
 func New(environments map[string]Environment) (*Policy, error) {
+	return compile(gateRules, environments)
+}
+
+func compile(rules string, environments map[string]Environment) (*Policy, error) {
 	p := &Policy{environments: map[string]prepared{}}
 	for name, e := range environments {
 		if e.SBOM == "" {
@@ -96,7 +100,7 @@ func New(environments map[string]Environment) (*Policy, error) {
 		if err := cmp.Or(verify.CheckEnvironment(name), e.validate()); err != nil {
 			return nil, fmt.Errorf("%w: environment %q: %w", attest.ErrInvalid, name, err)
 		}
-		document, digest, err := prepare(name, e)
+		document, digest, err := prepare(rules, name, e)
 		if err != nil {
 			return nil, fmt.Errorf("environment %q: %w", name, err)
 		}
@@ -105,7 +109,7 @@ func New(environments map[string]Environment) (*Policy, error) {
 	var err error
 	p.query, err = rego.New(
 		rego.Query("data.provost.gate.judgement"),
-		rego.Module("gate.rego", gateRules),
+		rego.Module("gate.rego", rules),
 		rego.Capabilities(capabilities()),
 		rego.StrictBuiltinErrors(true),
 		rego.Strict(true),
@@ -147,7 +151,7 @@ func (e Environment) validate() error {
 
 // prepare returns the environment as the rules see it, and the digest of the
 // policy: the rules and this environment.
-func prepare(name string, e Environment) (map[string]any, attest.Digest, error) {
+func prepare(rules, name string, e Environment) (map[string]any, attest.Digest, error) {
 	raw, err := json.Marshal(struct {
 		Name string `json:"name"`
 		Environment
@@ -159,7 +163,7 @@ func prepare(name string, e Environment) (map[string]any, attest.Digest, error) 
 	if err := json.Unmarshal(raw, &document); err != nil {
 		return nil, attest.Digest{}, err
 	}
-	return document, attest.SHA256(slices.Concat([]byte(gateRules), []byte{0}, raw)), nil
+	return document, attest.SHA256(slices.Concat([]byte(rules), []byte{0}, raw)), nil
 }
 
 // capabilities pins the language to Rego v1 without the removed built-ins and

@@ -251,8 +251,75 @@ func TestDigest(t *testing.T) {
 		seen[digest("prod", e, perfect())] = name
 	}
 	seen[digest("staging", prod(), perfect())] = "another name"
-	if len(seen) != 7 {
+	other := must(policy.Compile(policy.GateRules+"# as good as the same\n", map[string]policy.Environment{"prod": prod()}))
+	seen[must(other.Judge(t.Context(), "prod", perfect())).Policy] = "other rules"
+	if len(seen) != 8 {
 		t.Errorf("some changes do not change the digest: %v", slices.Collect(maps.Values(seen)))
+	}
+}
+
+// Rules that say too little, or something else, are no judgement: what is not
+// evaluated is not among what was.
+func TestJudgeOtherRules(t *testing.T) {
+	const whole = `package provost.gate
+
+judgement := {"required": {"a", "b"}, "holds": {"a", "b"}, "because": {"a": "x", "b": "y"}, "level": 2}
+`
+	for _, c := range []struct {
+		name, old, new string
+		evaluated      []string // nil for an error
+		denies         []string
+	}{
+		{"all there", "", "", []string{"a", "b"}, nil},
+		{"a rule that does not say why", `, "b": "y"`, ``, []string{"a"}, nil},
+		{"a rule that does not hold", `{"a", "b"}, "because"`, `{"a"}, "because"`, []string{"a", "b"}, []string{"b"}},
+		{"a rule that holds in another case", `{"a", "b"}, "because"`, `{"a", "B"}, "because"`, []string{"a", "b"}, []string{"b"}},
+		{"nothing holds", `"holds": {"a", "b"}, `, ``, []string{"a", "b"}, []string{"a", "b"}},
+		{"nothing is said", `judgement`, `verdict`, nil, nil},
+		{"it is said only sometimes", `}
+`, `} if input.facts.nothing
+`, nil, nil},
+		{"an error on the way", `"y"`, `sprintf("%d", [time.parse_rfc3339_ns("never")])`, nil, nil},
+		{"a level that is no number", `2`, `"2"`, nil, nil},
+		{"a level between two", `2`, `2.5`, nil, nil},
+		{"rules that are no list", `{"a", "b"}, "holds"`, `"a", "holds"`, nil, nil},
+		{"a reason that is no text", `"y"`, `1`, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(whole, c.old) {
+				t.Fatalf("%q is not in the rules", c.old)
+			}
+			p := must(policy.Compile(strings.Replace(whole, c.old, c.new, 1), map[string]policy.Environment{"prod": prod()}))
+			j, err := p.Judge(t.Context(), "prod", perfect())
+			if c.evaluated == nil {
+				if err == nil || j.Required != nil {
+					t.Errorf("%+v, %v; want an error", j, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for what, diff := range map[string]string{
+				"required":  cmp.Diff([]string{"a", "b"}, j.Required),
+				"evaluated": cmp.Diff(c.evaluated, j.Evaluated),
+				"denying":   cmp.Diff(c.denies, rules(j.Reasons, attest.SeverityDeny)),
+			} {
+				if diff != "" {
+					t.Errorf("%s (-want +got):\n%s", what, diff)
+				}
+			}
+		})
+	}
+	for name, text := range map[string]string{
+		"not Rego":           "permit all",
+		"old Rego":           "package provost.gate\n\njudgement = x { x := 1 }\n",
+		"another built-in":   "package provost.gate\n\njudgement := time.now_ns()\n",
+		"an unsafe variable": "package provost.gate\n\njudgement := x\n",
+	} {
+		if p, err := policy.Compile(text, map[string]policy.Environment{"prod": prod()}); err == nil || p != nil {
+			t.Errorf("%s: compiles", name)
+		}
 	}
 }
 
