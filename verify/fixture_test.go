@@ -138,7 +138,10 @@ func newRealm(name string) *realm {
 		Backend: r.backend, Archive: r.archive, Identity: service, Organization: "Example",
 		SigningWindow: 24 * time.Hour, Now: r.clock.Now,
 	}
-	must(0, keys.Init(ctx, config, func(*x509.Certificate, []byte) error { return nil }))
+	must(0, keys.Init(ctx, config, func(root *x509.Certificate, _ []byte) error {
+		config.Root = attest.SHA256(root.Raw) // as an operator pins it
+		return nil
+	}))
 	r.authority = must(keys.Open(ctx, config))
 	r.root = must(r.authority.TrustedRoot())
 	r.trust = must(verify.ParseTrust(r.root))

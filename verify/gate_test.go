@@ -345,6 +345,25 @@ func TestDecideElsewhere(t *testing.T) {
 	}
 }
 
+// A nonce comes back in the signed verdict, under a name of its own; none comes
+// back where none was given.
+func TestDecideNonce(t *testing.T) {
+	r := ours()
+	for _, nonce := range []string{"", "n", strings.Repeat("~", 64), `"}`} {
+		m := newMemory(t)
+		r.built(m, nil)
+		q := prod("app")
+		q.Nonce = nonce
+		d, err := r.gate(m).Decide(t.Context(), asker, q)
+		check(t, err)
+		var got map[string]any
+		check(t, json.Unmarshal([]byte(predicateOf(t, d.VSA)), &got))
+		if said, ok := got[service+"/vsa/nonce"]; ok != (nonce != "") || ok && said != nonce {
+			t.Errorf("nonce %q: the verdict says %v", nonce, said)
+		}
+	}
+}
+
 // wantNone asserts that there is no decision.
 func wantNone(t *testing.T, m *memory, d attest.Decision, err, want error) {
 	t.Helper()
@@ -553,6 +572,11 @@ func TestDecideRefuses(t *testing.T) {
 		"a name with a terminal's say": {asker, prod("app\x1b[2J"), attest.ErrInvalid},
 		"a name of two lines":          {asker, prod("app\nPASS"), attest.ErrInvalid},
 		"a name that is not UTF-8":     {asker, prod("app\xff"), attest.ErrInvalid},
+		"a nonce too long":             {asker, with(func(q *verify.Question) { q.Nonce = strings.Repeat("n", 65) }), attest.ErrInvalid},
+		"a nonce with a space":         {asker, with(func(q *verify.Question) { q.Nonce = "a b" }), attest.ErrInvalid},
+		"a nonce of two lines":         {asker, with(func(q *verify.Question) { q.Nonce = "a\n" }), attest.ErrInvalid},
+		"a nonce that is not ASCII":    {asker, with(func(q *verify.Question) { q.Nonce = "é" }), attest.ErrInvalid},
+		"a nonce that is not UTF-8":    {asker, with(func(q *verify.Question) { q.Nonce = "\xff" }), attest.ErrInvalid},
 		"no environment":               {asker, environment(""), attest.ErrInvalid},
 		"an unknown environment":       {asker, environment("production"), attest.ErrNotFound},
 		"a prefix of an environment":   {asker, environment("pro"), attest.ErrNotFound},
