@@ -55,6 +55,7 @@ listen: 127.0.0.1:0
 database: disk/provost.db
 keys:
   offline_root: .
+  root_certificate: root.pem
   offline_root_recipient: %s
   file: {directory: keys, identity_env: KEYRING}
 issuers:

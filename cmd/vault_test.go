@@ -62,6 +62,7 @@ database: provost.db
 request_timeout: 3s
 keys:
   offline_root: .
+  root_certificate: root.pem
   offline_root_recipient: %s
   vault:
     address: http://%s

@@ -90,7 +90,7 @@ token --claim runner_environment=self-hosted >"$work/other.token"
 step "The artifact: the provost binary that was just built, and its SBOM"
 cp "$bin/provost" "$work/app"
 cd "$work"
-show 0 "$bin/testbed/cyclonedx-gomod" bin -json -output app.cdx.json app
+show 0 "$bin/testbed/cyclonedx-gomod" bin -version v0.0.0-demo -json -output app.cdx.json app
 
 step "Provenance: who built it, from where. The caller says only which file"
 show 0 "$bin/provost" attest provenance --token-file build.token --bundle app.provenance.json app
@@ -124,6 +124,14 @@ show 0 "$bin/provost" attest sbom --token-file other.token --sbom app.cdx.json -
 show 3 "$bin/provost" gate other --env prod
 said DENY
 said slsa.builder_allowed
+
+step "The right builder, but a branch that prod does not take"
+"$bin/provostd" dev-token --data "$work/data" --repository acme/app --ref refs/heads/try-it >branch.token
+echo 'built from a branch' >branch
+show 0 "$bin/provost" attest provenance --token-file branch.token --bundle branch.provenance.json branch
+show 0 "$bin/provost" attest sbom --token-file branch.token --sbom app.cdx.json --bundle branch.sbom.json branch
+show 3 "$bin/provost" gate branch --env prod
+said slsa.source_matches_expectation
 
 step "The key rotates: what was signed before keeps verifying"
 show 0 "$bin/provost" keys rotate provenance

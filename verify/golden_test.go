@@ -124,7 +124,10 @@ func TestGolden(t *testing.T) {
 // Whatever is done to a good bundle: what sigstore-go refuses is refused here,
 // and what is believed says, byte for byte, what was signed.
 func TestNeverLaxerThanSigstoreGo(t *testing.T) {
-	const mutations = 2000
+	mutations := 2000
+	if testing.Short() {
+		mutations = 500
+	}
 	g := readGolden(t)
 	plain, logged := must(verify.ParseTrust(g.root)), must(verify.ParseTrust(g.logged))
 	var believed, onlyTheirs, refused int

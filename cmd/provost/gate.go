@@ -5,10 +5,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,9 +59,15 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 		if err := canKeep(f.vsa); err != nil {
 			return err
 		}
+		// An earlier verdict must not be taken for this one if none comes.
+		if err := os.Remove(f.vsa); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("replace the earlier verdict: %w", err)
+		}
 	}
-	asked := time.Now()
-	d, err := service.Decide(ctx, client.Question{Artifact: client.Artifact{Digest: a.Digest, Name: a.Name}, Environment: f.environment})
+	nonce := rand.Text()
+	d, err := service.Decide(ctx, client.Question{
+		Artifact: client.Artifact{Digest: a.Digest, Name: a.Name}, Environment: f.environment, Nonce: nonce,
+	})
 	if err != nil { // closed: ERROR
 		err = fmt.Errorf("gate: %w", err)
 		if errors.Is(err, attest.ErrNotFound) {
@@ -74,7 +80,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 		if err != nil {
 			return fmt.Errorf("gate: the service says %s, but whom to trust about it is not known: %w", d.Verdict, err) // closed: ERROR
 		}
-		if err := f.checkVSA(trust, a, d, asked); err != nil {
+		if err := f.checkVSA(trust, a, d, nonce); err != nil {
 			err = fmt.Errorf("gate: the service says %s, but its signed verdict does not hold: %w", d.Verdict, err)
 			return hint(err, "do not promote it; look whom is trusted: provost trust show") // closed: ERROR
 		}
@@ -101,14 +107,11 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 
 // checkVSA believes the verdict only as far as it is signed: by the verdict
 // signer, about this artifact and environment, saying what the answer says,
-// and not before it was asked: an old PASS is no answer to a new question.
-func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision, asked time.Time) error {
+// and in answer to this very question: an old PASS is none.
+func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision, nonce string) error {
 	v, err := trust.Verify(d.VSA, verify.Expect{Artifact: a.Digest, PredicateType: attest.VSAType})
 	if err != nil {
 		return err
-	}
-	if v.SignedAt().Before(asked.Add(-clockSkew)) {
-		return fmt.Errorf("it was signed at %s, before it was asked for; or this machine's clock is fast", v.SignedAt().Format(time.RFC3339))
 	}
 	summary, err := attest.ParseVSA(v.Statement().Predicate)
 	if err != nil {
@@ -117,17 +120,24 @@ func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision,
 	if passed := summary.VerificationResult == attest.VSAPassed; passed != (d.Verdict == attest.VerdictPass) {
 		return fmt.Errorf("it says %s", summary.VerificationResult)
 	}
-	if want := v.Identity().Issuer + "/policies/" + f.environment; summary.Policy.URI != want {
+	by := v.Identity().Issuer
+	if want := verify.PolicyURI(by, f.environment); summary.Policy.URI != want {
 		return fmt.Errorf("it is about policy %s, not %s", summary.Policy.URI, want)
 	}
-	if summary.Verifier.ID != v.Identity().Issuer {
-		return fmt.Errorf("its verifier %s is not its signer's service %s", summary.Verifier.ID, v.Identity().Issuer)
+	if summary.Verifier.ID != by {
+		return fmt.Errorf("its verifier %s is not its signer's service %s", summary.Verifier.ID, by)
+	}
+	if summary.Extension[verify.VSANonce(by)] != nonce {
+		return errors.New("it answers another question: its nonce is not the one that was asked with")
+	}
+	if got := summary.Extension[verify.VSAVerdict(by)]; got != d.Verdict.String() {
+		return fmt.Errorf("it says %v", got)
+	}
+	if got := summary.Extension[verify.VSADecision(by)]; got != d.ID {
+		return fmt.Errorf("it is of decision %v, not %s", got, d.ID)
 	}
 	return nil
 }
-
-// clockSkew is how far this machine's clock may be ahead of the service's.
-const clockSkew = 5 * time.Minute
 
 func printDecision(p printer, a artifact, d client.Decision) {
 	p.printf("%s  %s to %s\n", p.mark(d.Verdict.String()), a.Digest, d.Environment)

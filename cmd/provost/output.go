@@ -79,6 +79,9 @@ func (p printer) mark(verdict string) string {
 // safe keeps what others wrote from moving the terminal's cursor.
 func safe(s string) string {
 	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
 		if r < 0x20 || (r >= 0x7f && r < 0xa0) {
 			return '�'
 		}

@@ -40,7 +40,8 @@ line; without it they are asked of the service. Whom to trust comes from
 --trusted-root, or is asked of the service. With both flags no socket is
 opened.
 
-Every bundle must verify. Without --certificate-identity it must be signed by
+Every bundle must verify, and a signed verdict (VSA) among them must say PASSED;
+for which environment and resource it does is printed. Without --certificate-identity it must be signed by
 the signer that a Provost service has for that kind of attestation.`,
 		Example: `  provost verify app --bundle app.sigstore.json --trusted-root trusted_root.json
   provost verify sha256:9f86d0… --type slsaprovenance1`,
@@ -66,6 +67,9 @@ type outcome struct {
 	Subject       string    `json:"subject,omitempty"`
 	Builder       string    `json:"builder,omitempty"`
 	Source        string    `json:"source,omitempty"`
+	Result        string    `json:"verificationResult,omitempty"` // of a VSA
+	Policy        string    `json:"policy,omitempty"`             // of a VSA
+	Resource      string    `json:"resourceUri,omitempty"`        // of a VSA
 	Step          string    `json:"step,omitempty"`
 	Reason        string    `json:"reason,omitempty"`
 }
@@ -166,8 +170,12 @@ func (f *verifyFlags) judge(trust *verify.Trust, a artifact, bundles [][]byte, w
 		if want != "" && v.Statement().PredicateType != want {
 			continue
 		}
+		out := accepted(v)
+		if r.Bundles = append(r.Bundles, out); out.Result == attest.VSAFailed {
+			failed++ // it holds, and what it says is no
+			continue
+		}
 		passed++
-		r.Bundles = append(r.Bundles, accepted(v))
 	}
 	switch {
 	case failed > 0:
@@ -200,6 +208,12 @@ func accepted(v *verify.Verified) outcome {
 			}
 		}
 	}
+	if out.PredicateType == attest.VSAType {
+		out.Result = attest.VSAFailed // closed: a summary that cannot be read is no yes
+		if s, err := attest.ParseVSA(v.Statement().Predicate); err == nil {
+			out.Result, out.Policy, out.Resource = s.VerificationResult, s.Policy.URI, s.ResourceURI
+		}
+	}
 	return out
 }
 
@@ -218,7 +232,14 @@ func (f *verifyFlags) print(p printer, a artifact, r report) error {
 			if b.Builder != "" {
 				rows = append(rows, "  builder\t"+safe(b.Builder), "  source\t"+safe(b.Source))
 			}
-			p.printf("\n%s\n", p.paint(green, "verified"))
+			if b.Result != "" {
+				rows = append(rows, "  result\t"+safe(b.Result), "  policy\t"+safe(b.Policy), "  resource\t"+safe(b.Resource))
+			}
+			if b.Result == attest.VSAFailed {
+				p.printf("\n%s\n", p.paint(red, "holds, and says no"))
+			} else {
+				p.printf("\n%s\n", p.paint(green, "verified"))
+			}
 			p.table(rows...)
 		}
 		if len(r.Bundles) == 0 {

@@ -90,6 +90,11 @@ type Keys struct {
 	// OfflineRootRecipient is the age recipient (age1…) to encrypt it to.
 	OfflineRootRecipient string `yaml:"offline_root_recipient"`
 
+	// RootCertificate is the file with the root CA's certificate, PEM. provostd
+	// init writes it; afterwards it pins the root: a database that has another
+	// one is refused. Keep it where whoever can write the database cannot.
+	RootCertificate string `yaml:"root_certificate"`
+
 	Vault *VaultKeys `yaml:"vault"`
 	File  *FileKeys  `yaml:"file"`
 }
@@ -232,6 +237,9 @@ func (k *Keys) validate() error {
 	if k.SigningWindow < time.Hour {
 		return fmt.Errorf("keys.signing_window %s: want at least 1h", k.SigningWindow)
 	}
+	if k.RootCertificate == "" {
+		return errors.New("keys.root_certificate is required")
+	}
 	if (k.Vault == nil) == (k.File == nil) {
 		return errors.New("keys: exactly one of vault and file is required")
 	}
@@ -263,7 +271,7 @@ func (k *Keys) validate() error {
 
 // anchor makes relative paths relative to dir.
 func (c *Config) anchor(dir string) {
-	paths := []*string{&c.Database, &c.Keys.OfflineRoot}
+	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,9 @@ func configCheckCommand() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Validate a configuration and what it names",
 		Long: `Validate a configuration, then check what it names and can be reached: the
-database, the keys and their certificates, and, in Vault, that the token can do
-what the service needs and nothing that would let a key out.`,
+database (opened as serve opens it, migrations included), the keys and their
+certificates, and, in Vault, that the token can do what the service needs and
+nothing that would let a key out.`,
 	}
 	path := configFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -35,6 +37,34 @@ what the service needs and nothing that would let a key out.`,
 		return checkConfig(c.Context(), config)
 	}
 	return c
+}
+
+// unknownBuilders are the builders that an environment accepts and no row of
+// the access table can name: most likely they are misspelt.
+func unknownBuilders(c Config, known []string) (warnings []string) {
+	for name, e := range c.Environments {
+		for _, b := range e.Builders {
+			if !slices.Contains(known, b.ID) {
+				warnings = append(warnings, fmt.Sprintf("environment %s accepts builder %s, which no row of access names", name, b.ID))
+			}
+		}
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// checkSigning opens the authority under the pinned root and signs a constant
+// with every key.
+func checkSigning(ctx context.Context, c Config, b keys.Backend, db *store.SQLite) error {
+	root, err := pinnedRoot(c)
+	if err != nil {
+		return err
+	}
+	a, err := keys.Open(ctx, authorityConfig(c, b, db, root))
+	if err != nil {
+		return err
+	}
+	return a.Ready(ctx)
 }
 
 // checkTimeout bounds all checks together: what does not answer by then is not
@@ -58,8 +88,12 @@ func checkConfig(ctx context.Context, c Config) error {
 	}
 	_, err := policy.New(c.Environments)
 	check("environments", err)
-	_, err = api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now})
-	check("issuers and access", err)
+	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now})
+	if check("issuers and access", err) {
+		for _, warning := range unknownBuilders(c, auth.Builders()) {
+			fmt.Printf("??  %s\n", warning)
+		}
+	}
 
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database
@@ -87,10 +121,7 @@ func checkConfig(ctx context.Context, c Config) error {
 		check("vault least privilege", err)
 	}
 	if haveStore {
-		a, err := keys.Open(ctx, authorityConfig(c, b, db))
-		if err == nil {
-			err = a.Ready(ctx)
-		}
+		err := checkSigning(ctx, c, b, db)
 		check("certificates and signing", err)
 	}
 	if failed > 0 {

@@ -148,21 +148,22 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		return api.Rule{Issuer: github.URL, Claims: claims, Builder: &api.BuilderRow{ID: devService + "/builders/" + id}, Grants: pipeline}
 	}
 	anywhere := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"**"}}}
+	released := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"refs/heads/main", "refs/tags/**"}}}
 	hosted := policy.Builder{ID: devService + "/builders/dev", Level: 2}
 	selfHosted := policy.Builder{ID: devService + "/builders/dev-self-hosted", Level: 1}
 	c := Config{
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
-		Keys:    Keys{OfflineRoot: data},
+		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
-			builder("dev-self-hosted", map[string]string{"runner_environment": "self-hosted"}),
+			builder("dev-self-hosted", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "self-hosted"}),
 			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Grants: attest.Grants},
 		},
 		Environments: map[string]policy.Environment{
 			"dev":     {Builders: []policy.Builder{hosted, selfHosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
 			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
-			"prod":    {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMRequired},
+			"prod":    {Builders: []policy.Builder{hosted}, Sources: released, SBOM: policy.SBOMRequired},
 		},
 	}
 	if d.keys == "vault" {

@@ -4,14 +4,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"provost/attest"
 	"provost/keys"
 	"provost/store"
 )
@@ -37,6 +41,7 @@ the service never needs it.`,
 			return err
 		}
 		fmt.Println("initialised " + config.Service)
+		fmt.Println("the root CA's certificate is in " + config.Keys.RootCertificate + ", and pinned from now on")
 		fmt.Println("now take the root-….age file away from " + config.Keys.OfflineRoot + ", and run: provostd serve --config " + *path)
 		return nil
 	}
@@ -67,16 +72,55 @@ func initialise(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := keys.Init(ctx, authorityConfig(c, b, db), keep); err != nil {
+	pinned, err := pinnedRoot(c)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := keys.Init(ctx, authorityConfig(c, b, db, pinned), keep); err != nil {
 		return fmt.Errorf("initialise: %w", err)
 	}
-	return nil
+	if !pinned.IsZero() {
+		return nil
+	}
+	return pinRoot(ctx, c, db)
+}
+
+// pinnedRoot is the digest of the root certificate that the configuration
+// names. Without the file there is no trust, so its absence is an error.
+func pinnedRoot(c Config) (attest.Digest, error) {
+	raw, err := os.ReadFile(c.Keys.RootCertificate)
+	if err != nil {
+		return attest.Digest{}, hint(fmt.Errorf("root certificate: %w", err), "provostd init writes it")
+	}
+	block, rest := pem.Decode(raw)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return attest.Digest{}, fmt.Errorf("root certificate %s: want one certificate, PEM", c.Keys.RootCertificate)
+	}
+	return attest.SHA256(block.Bytes), nil
+}
+
+// pinRoot writes the root certificate that was just made.
+func pinRoot(ctx context.Context, c Config, db *store.SQLite) error {
+	made, err := keys.Root(ctx, db)
+	if err != nil {
+		return err
+	}
+	certificates, err := db.Certificates(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cert := range certificates {
+		if attest.SHA256(cert.DER) == made {
+			return writeFile(c.Keys.RootCertificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER}))
+		}
+	}
+	return fmt.Errorf("the root certificate %s is not in the database", made)
 }
 
 // authorityConfig is what the authority stands on.
-func authorityConfig(c Config, b keys.Backend, archive keys.Archive) keys.Config {
+func authorityConfig(c Config, b keys.Backend, archive keys.Archive, root attest.Digest) keys.Config {
 	return keys.Config{
-		Backend: b, Archive: archive, Identity: c.Service, Organization: c.Keys.Organization,
+		Backend: b, Archive: archive, Root: root, Identity: c.Service, Organization: c.Keys.Organization,
 		SigningWindow: c.Keys.SigningWindow, Now: time.Now,
 	}
 }

@@ -61,7 +61,11 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry)); err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	if s.authority, err = keys.Open(ctx, authorityConfig(c, s.backend, s.store)); err != nil {
+	root, err := pinnedRoot(c)
+	if err != nil {
+		return nil, err
+	}
+	if s.authority, err = keys.Open(ctx, authorityConfig(c, s.backend, s.store, root)); err != nil {
 		return nil, err
 	}
 	judge, err := policy.New(c.Environments)

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 
@@ -40,11 +41,13 @@ func TestRules(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	coverage := cover.New()
+	coverage, store := cover.New(), inmem.New()
+	txn := storage.NewTransactionOrDie(t.Context(), store)
+	defer store.Abort(t.Context(), txn)
 	results, err := tester.NewRunner().
 		SetCompiler(ast.NewCompiler().WithCapabilities(policy.Capabilities()).WithStrict(true)).
-		SetStore(inmem.New()).SetCoverageQueryTracer(coverage).RaiseBuiltinErrors(true).SetTimeout(30*time.Second).
-		Run(t.Context(), modules)
+		SetStore(store).SetModules(modules).SetCoverageQueryTracer(coverage).RaiseBuiltinErrors(true).SetTimeout(30*time.Second).
+		RunTests(t.Context(), txn)
 	if err != nil {
 		t.Fatal(err)
 	}
