@@ -140,6 +140,9 @@ func peek(token string) (header, claims, error) {
 		return header{}, nil, unauthenticated("the token's typ is not JWT")
 	}
 	alg, _ := h.text("alg")
+	if h["alg"].Kind() != '"' || !slices.Contains(algorithms, alg) {
+		return header{}, nil, unauthenticated("the token's algorithm is not one of the issuer's")
+	}
 	kid, _ := h.text("kid")
 	if h["kid"].Kind() != '"' || kid == "" || len(kid) > maxKeyID {
 		return header{}, nil, unauthenticated("the token names no key")

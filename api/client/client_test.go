@@ -4,6 +4,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -255,4 +256,52 @@ func TestReadyWhenItIsNot(t *testing.T) {
 	if r, err := c.Ready(t.Context()); err != nil || r.Checks["keys"] != "failing" {
 		t.Errorf("%+v, %v", r, err)
 	}
+}
+
+// FuzzProblem holds that of all answers only a whole one of the wanted status
+// is a success, and that what is made of the rest is bounded by it.
+func FuzzProblem(f *testing.F) {
+	for _, body := range []string{
+		``, `null`, `{}`, `[]`, `<html>`, "\xff", `{"verdict":"PASS"}`, `{"verdict":"PASS","vsa":null}`, `{"verdict":"DENY","verdict":"PASS"}`, `{"verdict":"PASS","reasons":7}`,
+		`{"type":"about:blank","title":"Forbidden","status":403,"detail":"x","request_id":"y","grant":"read"}`, `{"status":200}`,
+		`{"status":413,"limit":9223372036854775807,"unit":"bytes"}`, `{"status":413,"limit":1e999}`, `{"status":503,"title":"` + "\x1b[2J" + `"}`,
+	} {
+		for _, status := range []uint16{100, 101, 200, 201, 204, 302, 400, 401, 403, 404, 409, 413, 500, 503, 999} {
+			f.Add(status, ProblemType, "1", []byte(body))
+		}
+		f.Add(uint16(503), "application/problem+json; charset=utf-8", "-1", []byte(body))
+		f.Add(uint16(503), "text/html;;", "18446744073709551615", []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, status uint16, contentType, retryAfter string, body []byte) {
+		code := 100 + int(status)%900
+		c := &Client{URL: "https://provost.example", Token: token, HTTP: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: code, Request: r, Body: io.NopCloser(bytes.NewReader(body)),
+				Header: http.Header{"Content-Type": {contentType}, "Retry-After": {retryAfter}}}, nil
+		})}}
+		check := func(err error, wanted ...int) {
+			t.Helper()
+			p, isProblem := errors.AsType[*Problem](err)
+			switch {
+			case !slices.Contains(wanted, code) && (!isProblem || p.Status != code || p.RetryAfter < 0):
+				t.Errorf("%d with %q: %v; want a problem of that status", code, body, err)
+			case slices.Contains(wanted, code) && isProblem:
+				t.Errorf("%d with %q: problem %v", code, body, err)
+			case err != nil && len(err.Error()) > 8*len(body)+1000:
+				t.Errorf("%d with %q: an error of %d bytes", code, body, len(err.Error()))
+			}
+			if isProblem && code < 400 && (errors.Is(p, ErrUnauthenticated) || errors.Is(p, attest.ErrUnavailable)) {
+				t.Errorf("%d is %v", code, p)
+			}
+		}
+		d, err := c.Decide(t.Context(), Question{})
+		if check(err, 200); err != nil && d.Verdict != attest.VerdictError {
+			t.Errorf("%d with %q: %v, and the verdict is %v", code, body, err, d.Verdict)
+		}
+		_, err = c.Rotate(t.Context(), attest.PowerVerdict)
+		check(err, 201)
+		_, err = c.TrustedRoot(t.Context())
+		check(err, 200)
+		_, err = c.Ready(t.Context())
+		check(err, 200, 503)
+	})
 }
