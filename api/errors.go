@@ -46,26 +46,26 @@ func problem(err error) client.Problem {
 	switch {
 	case errors.Is(err, attest.ErrSelfCheck): // ours, whatever else it wraps
 	case errors.Is(err, client.ErrUnauthenticated):
-		p.Status, p.Detail = http.StatusUnauthorized, detail(err)
+		p.Status, p.Detail = http.StatusUnauthorized, told(err)
 	case errors.Is(err, attest.ErrUnavailable):
 		p.Status, p.Detail = http.StatusServiceUnavailable, "something this depends on cannot be reached now"
 		p.RetryAfter = retryAfter(err)
 	case errors.As(err, &grant):
-		p.Status, p.Detail, p.Grant = http.StatusForbidden, detail(err), grant.Missing
+		p.Status, p.Detail, p.Grant = http.StatusForbidden, told(err), grant.Missing
 	case errors.Is(err, attest.ErrDenied):
-		p.Status, p.Detail = http.StatusForbidden, detail(err)
+		p.Status, p.Detail = http.StatusForbidden, told(err)
 	case errors.Is(err, attest.ErrNotFound):
-		p.Status, p.Detail = http.StatusNotFound, detail(err)
+		p.Status, p.Detail = http.StatusNotFound, told(err)
 	case errors.Is(err, attest.ErrConflict):
-		p.Status, p.Detail = http.StatusConflict, detail(err)
+		p.Status, p.Detail = http.StatusConflict, told(err)
 	case errors.As(err, &limit) && limit.Unit != "levels": // how deep JSON nests is its shape, not its size
-		p.Status, p.Detail, p.Limit, p.Unit = http.StatusRequestEntityTooLarge, detail(err), limit.Limit, limit.Unit
+		p.Status, p.Detail, p.Limit, p.Unit = http.StatusRequestEntityTooLarge, told(err), limit.Limit, limit.Unit
 	case errors.As(err, &document):
-		p.Status, p.Detail = http.StatusUnprocessableEntity, detail(err)
+		p.Status, p.Detail = http.StatusUnprocessableEntity, told(err)
 	case errors.Is(err, errMediaType):
-		p.Status, p.Detail = http.StatusUnsupportedMediaType, detail(err)
+		p.Status, p.Detail = http.StatusUnsupportedMediaType, told(err)
 	case errors.Is(err, attest.ErrInvalid):
-		p.Status, p.Detail = http.StatusBadRequest, detail(err)
+		p.Status, p.Detail = http.StatusBadRequest, told(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		p.Status, p.Detail, p.RetryAfter = http.StatusServiceUnavailable, "it took too long", defaultRetry
 	case errors.Is(err, context.Canceled):
@@ -75,6 +75,19 @@ func problem(err error) client.Problem {
 	}
 	p.Title = http.StatusText(p.Status)
 	return p
+}
+
+// told is an error's words without the kind they begin with, and without the
+// step that met it: the title says the kind. The log keeps both.
+func told(err error) string {
+	words := detail(err)
+	rest := strings.TrimPrefix(words, "judge: ")
+	for _, kind := range []error{attest.ErrInvalid, attest.ErrDenied, attest.ErrNotFound, attest.ErrConflict} {
+		if rest, ok := strings.CutPrefix(rest, kind.Error()+": "); ok {
+			return rest
+		}
+	}
+	return words
 }
 
 // detail is an error's words, fit for a line of JSON or of the log. They may
