@@ -66,3 +66,14 @@ func engineError(err error) error {
 func isCallers(err error) bool {
 	return errors.Is(err, attest.ErrInvalid) || errors.Is(err, attest.ErrNotFound)
 }
+
+// ours is an error of what the gate stands on. The caller asked nothing wrong,
+// so a kind that would say so is dropped, and only the words are kept.
+func ours(err error) error {
+	passes := errors.Is(err, attest.ErrUnavailable) || errors.Is(err, attest.ErrSelfCheck)
+	blames := isCallers(err) || errors.Is(err, attest.ErrConflict) || errors.Is(err, attest.ErrDenied)
+	if blames && !passes {
+		return errors.New(err.Error())
+	}
+	return err
+}

@@ -118,7 +118,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		return g.record(ctx, d)
 	}
 	if err != nil {
-		return attest.Decision{}, fmt.Errorf("gather evidence: %w", err)
+		return attest.Decision{}, fmt.Errorf("gather evidence: %w", ours(err))
 	}
 
 	// 3: judge. An unknown environment is the caller's mistake; any other
@@ -142,7 +142,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		Predicate: g.summary(d, q, judgement, found.inputs),
 	})
 	if err != nil {
-		return attest.Decision{}, fmt.Errorf("sign verdict: %w", err)
+		return attest.Decision{}, fmt.Errorf("sign verdict: %w", ours(err))
 	}
 	d.VSA, d.VSAID = vsa.Bundle, vsa.ID
 	return g.record(ctx, d)
@@ -151,7 +151,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 // record returns the decision if it could be stored; otherwise there is none.
 func (g *Gate) record(ctx context.Context, d attest.Decision) (attest.Decision, error) {
 	if err := g.Decisions.AppendDecision(ctx, d); err != nil {
-		return attest.Decision{}, fmt.Errorf("append decision: %w", err)
+		return attest.Decision{}, fmt.Errorf("append decision: %w", ours(err))
 	}
 	return d, nil
 }
