@@ -108,7 +108,7 @@ func checkConfig(ctx context.Context, c Config) error {
 
 	b, err := openBackend(ctx, c.Keys, nil)
 	if !check("key backend", err) {
-		return fmt.Errorf("%d checks failed", failed)
+		return hint(fmt.Errorf("%d checks failed", failed), "the lines above that begin with no say what")
 	}
 	defer closeBackend(b)
 	if v, ok := b.(*keys.Vault); ok {
@@ -125,7 +125,7 @@ func checkConfig(ctx context.Context, c Config) error {
 		check("certificates and signing", err)
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d checks failed", failed)
+		return hint(fmt.Errorf("%d checks failed", failed), "the lines above that begin with no say what")
 	}
 	return nil
 }

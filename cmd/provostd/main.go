@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -48,10 +49,9 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	}
 	fmt.Fprintln(os.Stderr, "provostd: "+err.Error())
-	var h hinted
-	if errors.As(err, &h) {
-		fmt.Fprintln(os.Stderr, "hint: "+h.hint)
-	}
+	h := hinted{hint: "provostd config check --config FILE looks at everything that a configuration names"}
+	errors.As(err, &h) // its own hint, if it has one
+	fmt.Fprintln(os.Stderr, "hint: "+h.hint)
 	var usage usageError
 	if errors.As(err, &usage) {
 		return 2
@@ -110,5 +110,9 @@ func requireConfig(path string) (Config, error) {
 	if path == "" {
 		return Config{}, usageError{hint(errors.New("--config FILE is required"), "deploy/provost.example.yaml in the sources is a whole configuration")}
 	}
-	return loadConfig(path)
+	c, err := loadConfig(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = hint(err, "deploy/provost.example.yaml in the sources is a whole configuration")
+	}
+	return c, err
 }
