@@ -186,10 +186,11 @@ func (ca *testCA) trust() (*verify.Trust, error) {
 }
 
 // Timestamp implements [attest.Timestamper].
-func (ca *testCA) Timestamp(_ context.Context, signature []byte) ([]byte, error) {
+func (ca *testCA) Timestamp(_ context.Context, signature []byte) ([][]byte, error) {
 	hash := sha256.Sum256(signature)
 	ts := timestamp.Timestamp{HashAlgorithm: crypto.SHA256, HashedMessage: hash[:], Time: time.Now(), Policy: []int{1, 2, 3}, AddTSACertificate: true}
-	return ts.CreateResponseWithOpts(ca.tsa, ca.tsaKey, crypto.SHA256)
+	response, err := ts.CreateResponseWithOpts(ca.tsa, ca.tsaKey, crypto.SHA256)
+	return [][]byte{response}, err
 }
 
 type testSigner struct {

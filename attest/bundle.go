@@ -9,6 +9,7 @@ import (
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 )
 
@@ -17,13 +18,21 @@ import (
 const bundleVersion = "0.3"
 
 // assembleBundle makes a Sigstore bundle v0.3 of the parts: one DSSE envelope
-// with one signature, the leaf certificate, one RFC 3161 timestamp over the
-// signature. The DSSE keyid stays empty: clients compare any other value with
+// with one signature, the leaf certificate, RFC 3161 timestamps over the
+// signature, and its log entry if there is one. The DSSE keyid stays empty: clients compare any other value with
 // their own idea of it and then find no signature at all.
-func assembleBundle(payload []byte, sig Signature, timestamp []byte) ([]byte, error) {
+func assembleBundle(payload []byte, sig Signature, p proofs) ([]byte, error) {
 	mediaType, err := bundle.MediaTypeString(bundleVersion)
 	if err != nil {
 		return nil, err
+	}
+	stamps := make([]*protocommon.RFC3161SignedTimestamp, len(p.stamps))
+	for n, s := range p.stamps {
+		stamps[n] = &protocommon.RFC3161SignedTimestamp{SignedTimestamp: s}
+	}
+	var entries []*protorekor.TransparencyLogEntry
+	if p.entry != nil {
+		entries = append(entries, p.entry)
 	}
 	b, err := bundle.NewBundle(&protobundle.Bundle{
 		MediaType: mediaType,
@@ -31,9 +40,8 @@ func assembleBundle(payload []byte, sig Signature, timestamp []byte) ([]byte, er
 			Content: &protobundle.VerificationMaterial_Certificate{
 				Certificate: &protocommon.X509Certificate{RawBytes: sig.Certificate},
 			},
-			TimestampVerificationData: &protobundle.TimestampVerificationData{
-				Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: timestamp}},
-			},
+			TlogEntries:               entries,
+			TimestampVerificationData: &protobundle.TimestampVerificationData{Rfc3161Timestamps: stamps},
 		},
 		Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
 			Payload:     payload,

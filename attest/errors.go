@@ -6,6 +6,7 @@ package attest
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // The five kinds of refusal. Every error that a room returns to another wraps
@@ -59,3 +60,17 @@ func (e *GrantError) Error() string { return fmt.Sprintf("grant %q is missing", 
 
 // Is makes a GrantError an ErrDenied.
 func (e *GrantError) Is(target error) bool { return target == ErrDenied }
+
+// A BusyError says that too many wait for something already. It is an
+// [ErrUnavailable]: coming back a little later will help.
+type BusyError struct {
+	What string // what they wait for
+}
+
+func (e *BusyError) Error() string { return e.What + ": too many are waiting" }
+
+// Is makes a BusyError an ErrUnavailable.
+func (e *BusyError) Is(target error) bool { return target == ErrUnavailable }
+
+// RetryAfter is how long to stay away.
+func (e *BusyError) RetryAfter() time.Duration { return time.Second }

@@ -5,11 +5,13 @@ package attest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/digitorus/timestamp"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 )
 
 // ErrSelfCheck means that a signature or timestamp which this service just
@@ -40,11 +43,12 @@ type Signature struct {
 	Certificate []byte // the version's leaf, DER
 }
 
-// A Timestamper is an RFC 3161 timestamp authority.
+// A Timestamper is an RFC 3161 timestamp authority, or several.
 type Timestamper interface {
-	// Timestamp returns a DER TimeStampResp whose imprint is
-	// SHA-256(signature). An error that may pass wraps [ErrUnavailable].
-	Timestamp(ctx context.Context, signature []byte) ([]byte, error)
+	// Timestamp returns DER TimeStampResps whose imprint is
+	// SHA-256(signature), one at least, each of another authority. An error
+	// that may pass wraps [ErrUnavailable].
+	Timestamp(ctx context.Context, signature []byte) ([][]byte, error)
 }
 
 // A Ledger remembers what is about to be signed and what was released. What it
@@ -73,6 +77,7 @@ type Intent struct {
 	PredicateType  string
 	Subjects       []Subject
 	Payload        Digest // SHA-256 of the encoded statement
+	Message        Digest // SHA-256 of its DSSE pre-authentication encoding: what is signed and logged
 	IdempotencyKey string // as the caller gave it; scoped to issuer and subject; "" for none
 }
 
@@ -84,7 +89,9 @@ type Attestation struct {
 	Subjects      []Subject
 	Signer        Power
 	KeyVersion    int
-	SignedAt      time.Time // the timestamp authority's time, UTC
+	SignedAt      time.Time // the timestamp authority's time, UTC; the earliest, of several
+	Log           string    // hex ID of the transparency log; "" when not logged
+	LogIndex      int64     // in Log
 	Bundle        []byte    // Sigstore bundle v0.3, JSON
 }
 
@@ -117,10 +124,12 @@ type Request struct {
 	IdempotencyKey string // at most MaxIdempotencyKey bytes; "" for none
 }
 
-// An Issuer turns requests into released bundles. All fields are required.
+// An Issuer turns requests into released bundles. All fields but Log are
+// required.
 type Issuer struct {
 	Signers     map[Power]Signer
 	Timestamper Timestamper
+	Log         Log // nil: bundles carry no log entry
 	Ledger      Ledger
 	Now         func() time.Time
 }
@@ -151,11 +160,12 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	}
 
 	// 3: no record, no act.
+	message := dsse.PAE(PayloadType, payload)
 	id, done, err := i.Ledger.AppendIntent(ctx, Intent{
 		ID: NewID(), At: i.Now().UTC(),
 		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject,
 		Signer: power, PredicateType: c.predicateType, Subjects: req.Subjects,
-		Payload: SHA256(payload), IdempotencyKey: req.IdempotencyKey,
+		Payload: SHA256(payload), Message: SHA256(message), IdempotencyKey: req.IdempotencyKey,
 	})
 	if err != nil { // closed: nothing was signed
 		return Attestation{}, fmt.Errorf("append intent: %w", err)
@@ -165,7 +175,7 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	}
 
 	// 4, 5, 6: closed on every path; what was made is dropped.
-	message := dsse.PAE(PayloadType, payload)
+	ctx = withIntent(ctx, id)
 	sig, err := signer.Sign(ctx, message)
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
@@ -174,15 +184,11 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
 	}
-	stamp, err := i.Timestamper.Timestamp(ctx, sig.DER)
+	proofs, err := i.prove(ctx, message, sig, leaf)
 	if err != nil {
-		return Attestation{}, fmt.Errorf("timestamp intent %s: %w", id, err)
+		return Attestation{}, fmt.Errorf("intent %s: %w", id, err)
 	}
-	signedAt, err := checkTimestamp(stamp, sig.DER, leaf)
-	if err != nil {
-		return Attestation{}, fmt.Errorf("timestamp intent %s: %w", id, err)
-	}
-	bundle, err := assembleBundle(payload, sig, stamp)
+	bundle, err := assembleBundle(payload, sig, proofs)
 	if err != nil {
 		return Attestation{}, fmt.Errorf("intent %s: %w", id, err)
 	}
@@ -190,12 +196,59 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	// 7: not stored, not released.
 	stored, err := i.Ledger.AppendAttestation(ctx, Attestation{
 		ID: id, PredicateType: c.predicateType, Subjects: req.Subjects,
-		Signer: power, KeyVersion: sig.Version, SignedAt: signedAt, Bundle: bundle,
+		Signer: power, KeyVersion: sig.Version, SignedAt: proofs.signedAt, Bundle: bundle,
+		Log: hex.EncodeToString(proofs.entry.GetLogId().GetKeyId()), LogIndex: proofs.entry.GetLogIndex(),
 	})
 	if err != nil {
 		return Attestation{}, fmt.Errorf("append attestation %s: %w", id, err)
 	}
 	return stored, nil
+}
+
+// proofs say when a signature was made, and where everybody can see it.
+type proofs struct {
+	stamps   [][]byte  // RFC 3161 responses, one at least
+	signedAt time.Time // the earliest of them
+	entry    *protorekor.TransparencyLogEntry
+}
+
+// prove has a signature timestamped and logged, both at once, and checks what
+// comes back. One that fails ends the other's wait.
+func (i *Issuer) prove(ctx context.Context, message []byte, sig Signature, leaf *x509.Certificate) (p proofs, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	logged := make(chan error, 1)
+	if i.Log == nil {
+		logged <- nil
+	} else {
+		go func() {
+			e := LogEntry{Digest: sha256.Sum256(message), Signature: sig.DER, Certificate: sig.Certificate}
+			entry, err := i.Log.Append(ctx, e)
+			if err == nil {
+				err = checkLogged(e, entry)
+			}
+			if err != nil {
+				err = fmt.Errorf("log: %w", err)
+				cancel(err)
+			}
+			p.entry = entry
+			logged <- err
+		}()
+	}
+	stamps, err := i.Timestamper.Timestamp(ctx, sig.DER)
+	if err == nil {
+		p.signedAt, err = checkTimestamps(stamps, sig.DER, leaf)
+	}
+	if err != nil {
+		err = fmt.Errorf("timestamp: %w", err)
+		cancel(err)
+	}
+	p.stamps = stamps
+	failed := <-logged
+	if err == nil && failed == nil {
+		return p, nil
+	}
+	return proofs{}, cmp.Or(context.Cause(ctx), err, failed) // the first to fail, not the one that was cancelled for it
 }
 
 // NewID returns a new unguessable identifier: 26 lower-case letters and
@@ -215,6 +268,23 @@ func checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: version %d and its leaf disagree", ErrSelfCheck, sig.Version)
 	}
 	return leaf, nil
+}
+
+// checkTimestamps returns the earliest time in our own timestamps.
+func checkTimestamps(responses [][]byte, signature []byte, leaf *x509.Certificate) (earliest time.Time, err error) {
+	for _, r := range responses {
+		at, err := checkTimestamp(r, signature, leaf)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if earliest.IsZero() || at.Before(earliest) {
+			earliest = at
+		}
+	}
+	if earliest.IsZero() {
+		return time.Time{}, fmt.Errorf("%w: no timestamp", ErrSelfCheck)
+	}
+	return earliest, nil
 }
 
 // checkTimestamp returns the time in our own timestamp, if it stamps this

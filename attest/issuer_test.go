@@ -74,7 +74,7 @@ func (s *testSigner) Sign(_ context.Context, message []byte) (Signature, error) 
 	return sig, err
 }
 
-func (s *testSigner) Timestamp(_ context.Context, signature []byte) ([]byte, error) {
+func (s *testSigner) Timestamp(_ context.Context, signature []byte) ([][]byte, error) {
 	hash := sha256.Sum256(signature)
 	leaf, err := x509.ParseCertificate(s.leaf)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *testSigner) Timestamp(_ context.Context, signature []byte) ([]byte, err
 	if s.stamp != nil {
 		der = s.stamp(der)
 	}
-	return der, err
+	return [][]byte{der}, err
 }
 
 // testLedger is strict: it fails the test when the contract is broken. It can
@@ -231,7 +231,7 @@ func TestIssueFailsClosed(t *testing.T) {
 		"leaf not yet valid": {func(_ *Issuer, s *testSigner, _ *testLedger) { s.stampAt = time.Now().Add(-time.Hour) }, ErrUnavailable, 1, 0},
 		"timestamp over something else": {func(_ *Issuer, s *testSigner, _ *testLedger) {
 			other, _ := s.Timestamp(context.Background(), []byte("else"))
-			s.stamp = func([]byte) []byte { return other }
+			s.stamp = func([]byte) []byte { return other[0] }
 		}, ErrSelfCheck, 1, 0},
 		"bundle cannot be stored":         {func(_ *Issuer, _ *testSigner, l *testLedger) { l.failAppend = ErrUnavailable }, ErrUnavailable, 1, 1},
 		"bundle stored but not confirmed": {func(_ *Issuer, _ *testSigner, l *testLedger) { l.failAppend, l.appendAnyway = ErrUnavailable, true }, ErrUnavailable, 1, 1},

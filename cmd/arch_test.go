@@ -20,12 +20,15 @@ import (
 // down in docs/decisions.
 var arrows = map[string][]string{
 	"attest":          {"attest/sbom"},
+	"attest/gather":   {"attest"},
 	"attest/sbom":     {},
 	"verify":          {"attest", "attest/sbom"},
 	"verify/policy":   {"attest", "verify"},
-	"keys":            {"attest"},
+	"keys":            {"attest", "attest/gather", "keys/tile"},
+	"keys/tile":       {"attest", "attest/gather"},
+	"keys/tuf":        {"attest"},
 	"keys/keystest":   {"attest", "keys"},
-	"store":           {"attest"},
+	"store":           {"attest", "attest/gather"},
 	"store/storetest": {"attest", "store"},
 	"api":             {"attest", "verify", "api/client"},
 	"api/client":      {"attest"},

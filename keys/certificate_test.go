@@ -142,7 +142,7 @@ func TestTimestamp(t *testing.T) {
 	a := newAuthority(t, config)
 	response, err := a.Timestamp(t.Context(), []byte("signature"))
 	check(t, err)
-	ts, err := timestamp.ParseResponse(response)
+	ts, err := timestamp.ParseResponse(response[0])
 	check(t, err)
 	imprint := sha256.Sum256([]byte("signature"))
 	if !ts.Time.Equal(now.Now()) || ts.Accuracy != time.Second || !bytes.Equal(ts.HashedMessage, imprint[:]) || len(ts.Certificates) != 1 || ts.Nonce != nil {

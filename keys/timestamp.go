@@ -27,7 +27,7 @@ const accuracy = time.Second
 // authority's certificate, and the time of this process's clock, rounded down
 // to the second. It verified its own signature before returning it. Outside
 // the certificate's validity it fails closed with an [attest.ErrUnavailable].
-func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([]byte, error) {
+func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, error) {
 	now := a.config.Now().UTC()
 	if err := a.tsa.checkValid(now); err != nil {
 		return nil, fmt.Errorf("timestamp authority: %w", err)
@@ -44,7 +44,7 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("timestamp: %w", outward(err))
 	}
-	return response, nil
+	return [][]byte{response}, nil
 }
 
 // checkValid reports, as an attest.ErrUnavailable, that a certificate is not

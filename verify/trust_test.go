@@ -218,10 +218,10 @@ func TestVerifyRefuses(t *testing.T) {
 			stamps(b).Rfc3161Timestamps = stamps(other).Rfc3161Timestamps
 		}), verify.StepTime, nil},
 		{"timestamp of an unknown authority", change(func(b *protobundle.Bundle) {
-			stamps(b).Rfc3161Timestamps[0].SignedTimestamp = strangersStamp
+			stamps(b).Rfc3161Timestamps[0].SignedTimestamp = strangersStamp[0]
 		}), verify.StepTime, nil},
 		{"a second timestamp, of an unknown authority", change(func(b *protobundle.Bundle) {
-			stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: strangersStamp})
+			stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: strangersStamp[0]})
 		}), verify.StepTime, nil},
 		{"a second timestamp, of garbage", change(func(b *protobundle.Bundle) {
 			stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: []byte("x")})
@@ -622,7 +622,7 @@ func TestTwoTimestamps(t *testing.T) {
 				raw = edit(t, raw, func(b *protobundle.Bundle) {
 					stamp, err := theirs.authority.Timestamp(t.Context(), signatureOf(b))
 					check(t, err)
-					stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: stamp})
+					stamps(b).Rfc3161Timestamps = append(stamps(b).Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: stamp[0]})
 				})
 			})
 			v, err := both.Verify(raw, verify.Expect{Artifact: app})

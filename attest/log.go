@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package attest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
+)
+
+// A Log is a transparency log that takes Rekor v2 entries.
+type Log interface {
+	// Append logs a signature and returns its entry, with an inclusion proof
+	// to a checkpoint that is durable and public. An error that may pass
+	// wraps [ErrUnavailable]; the entry may be in the log nevertheless.
+	Append(ctx context.Context, e LogEntry) (*protorekor.TransparencyLogEntry, error)
+}
+
+// A LogEntry is a signature as it is logged.
+type LogEntry struct {
+	Digest      [sha256.Size]byte // of the message that was signed, the DSSE PAE
+	Signature   []byte            // ASN.1 ECDSA P-256
+	Certificate []byte            // the signer's leaf, DER
+}
+
+// The kind and version of the entries that are logged (Rekor v2 knows no
+// other for an attestation).
+const (
+	LogKind    = "hashedrekord"
+	LogVersion = "0.0.2"
+)
+
+// Body is the entry as it stands in the log: what Rekor v2 writes, a
+// hashedrekord 0.0.2 in canonical JSON (RFC 8785). Since every member is
+// base64 or fixed, canonical means: sorted keys, no white space.
+func (e LogEntry) Body() []byte {
+	b := base64.StdEncoding.AppendEncode([]byte(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"SHA2_256","digest":"`), e.Digest[:])
+	b = base64.StdEncoding.AppendEncode(append(b, `"},"signature":{"content":"`...), e.Signature)
+	b = base64.StdEncoding.AppendEncode(append(b, `","verifier":{"keyDetails":"PKIX_ECDSA_P256_SHA_256","x509Certificate":{"rawBytes":"`...), e.Certificate)
+	return append(b, `"}}}}}}`...)
+}
+
+// checkLogged verifies what our own log answered: the body is ours and is
+// proven to be in the tree of the checkpoint. Whether the checkpoint is
+// signed, the log itself has checked, once for all entries under it.
+func checkLogged(e LogEntry, logged *protorekor.TransparencyLogEntry) error {
+	p := logged.GetInclusionProof()
+	size, root, err := parseCheckpoint(p.GetCheckpoint().GetEnvelope())
+	if err != nil {
+		return fmt.Errorf("%w: log entry: %w", ErrSelfCheck, err)
+	}
+	body := e.Body()
+	switch {
+	case !bytes.Equal(body, logged.GetCanonicalizedBody()):
+		return fmt.Errorf("%w: the log has another body", ErrSelfCheck)
+	case logged.GetKindVersion().GetKind() != LogKind, logged.GetKindVersion().GetVersion() != LogVersion:
+		return fmt.Errorf("%w: the log has another kind of entry", ErrSelfCheck)
+	case logged.GetLogIndex() < 0, logged.GetLogIndex() != p.GetLogIndex(), p.GetTreeSize() != size, !bytes.Equal(p.GetRootHash(), root):
+		return fmt.Errorf("%w: the log's proof and checkpoint disagree", ErrSelfCheck)
+	}
+	if err := proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(logged.GetLogIndex()), uint64(size),
+		rfc6962.DefaultHasher.HashLeaf(body), p.GetHashes(), root); err != nil {
+		return fmt.Errorf("%w: log entry %d: %w", ErrSelfCheck, logged.GetLogIndex(), err)
+	}
+	return nil
+}
+
+// parseCheckpoint reads tree size and root hash of a checkpoint
+// (c2sp.org/tlog-checkpoint: origin, size, base64 root hash, one a line).
+func parseCheckpoint(envelope string) (size int64, root []byte, err error) {
+	lines := strings.SplitN(envelope, "\n", 4)
+	if len(lines) < 4 {
+		return 0, nil, errors.New("checkpoint: want origin, size and root hash")
+	}
+	if size, err = strconv.ParseInt(lines[1], 10, 64); err != nil || size < 0 {
+		return 0, nil, errors.New("checkpoint: tree size is not a number")
+	}
+	if root, err = base64.StdEncoding.DecodeString(lines[2]); err != nil {
+		return 0, nil, errors.New("checkpoint: root hash is not base64")
+	}
+	return size, root, nil
+}
+
+type intentKey struct{}
+
+// withIntent makes a context carry the intent that the work under it is for,
+// so that the outside can be told, for tracing alone. No decision reads it.
+func withIntent(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, intentKey{}, id)
+}
+
+// IntentOf is the ID of the intent that the work under ctx is for; "" for
+// none.
+func IntentOf(ctx context.Context) string {
+	id, _ := ctx.Value(intentKey{}).(string)
+	return id
+}
