@@ -10,16 +10,17 @@ type Grant string
 
 // The grants of this version.
 const (
-	GrantProvenance Grant = "attest:provenance" // sign provenance of the caller's own build
-	GrantSBOM       Grant = "attest:sbom"       // sign SBOM attestations
-	GrantDecide     Grant = "decide"            // ask for decisions
-	GrantRead       Grant = "read"              // read attestations, decisions and keys
-	GrantRotate     Grant = "keys:rotate"       // rotate signing keys
+	GrantProvenance Grant = "attest:provenance"   // sign provenance of the caller's own build
+	GrantSBOM       Grant = "attest:sbom"         // sign SBOM attestations
+	GrantDecide     Grant = "decide"              // ask for decisions
+	GrantRead       Grant = "read"                // read attestations, decisions and keys
+	GrantRotate     Grant = "keys:rotate"         // rotate signing keys
+	GrantRevoke     Grant = "attestations:revoke" // take back single attestations
 )
 
 // Grants are all grants there are; configuration that names another is
 // refused.
-var Grants = []Grant{GrantProvenance, GrantSBOM, GrantDecide, GrantRead, GrantRotate}
+var Grants = []Grant{GrantProvenance, GrantSBOM, GrantDecide, GrantRead, GrantRotate, GrantRevoke}
 
 // A Caller is who asks, as the verified token says. It is passed to everything
 // that needs authority. The zero Caller may do nothing.
