@@ -165,6 +165,9 @@ func Revoke(service string, a Attestation, reason string, at time.Time) (Request
 // OpenUnverified is what a stored bundle signs, and its one signature. Nothing
 // is verified: it is for naming a bundle, never for believing it.
 func OpenUnverified(raw []byte) (payload, signature []byte, err error) {
+	if len(raw) > MaxBundle {
+		return nil, nil, &LimitError{What: "bundle", Limit: MaxBundle, Unit: "bytes"}
+	}
 	b := new(protobundle.Bundle)
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, b); err != nil {
 		return nil, nil, fmt.Errorf("%w: bundle: %w", ErrInvalid, err)
