@@ -88,10 +88,12 @@ const MaxRevoked = 64
 // Its subjects are those of what it takes back, so that whoever looks for
 // attestations about an artifact finds it.
 type Revocation struct {
-	Service   string    `json:"-"` // whose it is: its URL stands in the predicateType
-	Revoked   []Revoked `json:"revoked"`
-	Reason    string    `json:"reason"` // for people; may be empty
-	RevokedAt time.Time `json:"revokedAt"`
+	Service string    `json:"-"` // whose it is: its URL stands in the predicateType
+	Revoked []Revoked `json:"revoked"`
+	Reason  string    `json:"reason"` // for people; may be empty
+	// RevokedAt is for people: the signature's timestamp tells it as well. It
+	// is left out where a request that is sent again must say the same.
+	RevokedAt time.Time `json:"revokedAt,omitzero"`
 }
 
 // Revoked names one attestation by what was signed and by the signature, so
@@ -144,7 +146,7 @@ func SignatureDigest(der []byte) Digest {
 }
 
 // Revoke is the request that takes an attestation of a service back, given the
-// service's own URL. It fails when the attestation cannot be named: when its
+// service's own URL. A zero time is left out. It fails when the attestation cannot be named: when its
 // bundle is no bundle of one signature.
 func Revoke(service string, a Attestation, reason string, at time.Time) (Request, error) {
 	payload, signature, err := OpenUnverified(a.Bundle)
@@ -197,8 +199,8 @@ func (r Revocation) validate() error {
 	if len(r.Revoked) > MaxRevoked {
 		return &LimitError{What: "revocation", Limit: MaxRevoked, Unit: "attestations"}
 	}
-	if len(r.Revoked) == 0 || r.RevokedAt.IsZero() {
-		return fmt.Errorf("%w: revoked and revokedAt are required", ErrInvalid)
+	if len(r.Revoked) == 0 {
+		return fmt.Errorf("%w: revoked is required", ErrInvalid)
 	}
 	for i, n := range r.Revoked {
 		if n.ID == "" || len(n.ID) > MaxSubjectName || strings.ContainsFunc(n.ID, func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
