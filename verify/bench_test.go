@@ -23,7 +23,7 @@ func BenchmarkVerify(b *testing.B) {
 		if bundleOf.signer != verify.SignerIdentity(service, attest.PowerProvenance) {
 			continue
 		}
-		b.Run(bundleOf.name, func(b *testing.B) {
+		b.Run("provost/"+bundleOf.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := trusts[bundleOf.root].Verify(bundleOf.raw, verify.Expect{Artifact: app}); err != nil {
@@ -31,7 +31,7 @@ func BenchmarkVerify(b *testing.B) {
 				}
 			}
 		})
-		b.Run(bundleOf.name+"/sigstore-go", func(b *testing.B) {
+		b.Run("sigstore-go/"+bundleOf.name, func(b *testing.B) {
 			material := must(root.NewTrustedRootFromJSON(g.rootOf(bundleOf)))
 			options := []engine.VerifierOption{engine.WithSignedTimestamps(1), engine.WithoutStatementPredicate()}
 			if bundleOf.root != plainRoot {
