@@ -72,6 +72,14 @@ type Rotator interface {
 	Rotate(ctx context.Context, key string) error
 }
 
+// A Retirer can take old versions of a key out of use for good.
+type Retirer interface {
+	// Retire makes every version below first refuse to sign, whoever asks. It
+	// may be called again, and never brings a version back. Public keys and
+	// verification are not touched.
+	Retire(ctx context.Context, key string, first int) error
+}
+
 // What a backend may answer beside the kinds of package attest. None of them
 // is the fault of whoever asked for a signature.
 var (

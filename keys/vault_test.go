@@ -59,7 +59,7 @@ func vaultWithKeys(t testing.TB) *keystest.VaultServer {
 	t.Helper()
 	server := keystest.StartVault(t)
 	v := openVault(t, server.Config(keystest.PolicyInit))
-	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+	for _, key := range []string{"provenance", "evidence", "verdict", "issuing-provenance", "issuing-evidence", "issuing-verdict", "timestamp"} {
 		check(t, v.Create(t.Context(), key))
 	}
 	return server
