@@ -97,6 +97,9 @@ func (e *IncompleteError) Error() string {
 }
 func (e *IncompleteError) Unwrap() error { return e.Err }
 
+// Recorded is for whoever answers a caller and does not know this type.
+func (e *IncompleteError) Recorded() bool { return true }
+
 // leave brings the signer to a version that the revocation does not touch.
 func (s *signer) leave(ctx context.Context, r attest.KeyRevocation) error {
 	if err := s.lock(ctx); err != nil {

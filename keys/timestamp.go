@@ -99,6 +99,29 @@ func (a *Authority) Stamp(ctx context.Context, r StampRequest) ([]byte, error) {
 	return response, nil
 }
 
+// TimestampQuery answers an RFC 3161 request (DER) with our own authority's
+// response. The hash must be SHA-256, and no other policy may be asked for. A
+// request that is not one is an [attest.ErrInvalid].
+func (a *Authority) TimestampQuery(ctx context.Context, query []byte) ([]byte, error) {
+	r, err := timestamp.ParseRequest(query)
+	if err != nil {
+		return nil, fmt.Errorf("%w: timestamp request: want RFC 3161 DER", attest.ErrInvalid)
+	}
+	if r.HashAlgorithm != crypto.SHA256 || len(r.HashedMessage) != sha256.Size {
+		return nil, fmt.Errorf("%w: timestamp request: want a SHA-256 imprint", attest.ErrInvalid)
+	}
+	if len(r.TSAPolicyOID) > 0 && !r.TSAPolicyOID.Equal(oidPolicy) {
+		return nil, fmt.Errorf("%w: timestamp request: the only policy is %s", attest.ErrInvalid, oidPolicy)
+	}
+	if r.Nonce != nil && r.Nonce.BitLen() > maxNonceBits {
+		return nil, fmt.Errorf("%w: timestamp request: nonce of more than %d bits", attest.ErrInvalid, maxNonceBits)
+	}
+	return a.Stamp(ctx, StampRequest{Imprint: [sha256.Size]byte(r.HashedMessage), Nonce: r.Nonce, Bare: !r.Certificates})
+}
+
+// maxNonceBits bounds what a response repeats.
+const maxNonceBits = 256
+
 // checkValid reports, as an attest.ErrUnavailable, that a certificate is not
 // valid now.
 func (c certified) checkValid(now time.Time) error {
