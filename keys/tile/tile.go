@@ -86,7 +86,7 @@ const (
 	maxBatch       = 256
 	linger         = time.Millisecond
 	defaultFlush   = 16 << 20
-	maxJournal     = 16 // times flushAt: then nothing is appended until it could be flushed
+	maxJournal     = 16 // times flushAt: then nothing is appended until it can be flushed
 	defaultTimeout = 10 * time.Second
 	defaultWaiting = 4096
 )
@@ -211,7 +211,7 @@ func (l *Log) grow(entries []Entry, results []gather.Result[Appended]) (*grown, 
 		return nil, nil, err
 	}
 	defer leave()
-	if l.journal.end > maxJournal*l.config.flushAt {
+	if l.flushErr != nil && l.journal.end > maxJournal*l.config.flushAt {
 		l.startFlush()
 		return nil, nil, fmt.Errorf("%w: the log's journal is full and cannot be flushed: %w", attest.ErrUnavailable, l.flushErr)
 	}
