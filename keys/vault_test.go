@@ -34,7 +34,7 @@ import (
 )
 
 // everything is what a daemon that rotates its own signers needs.
-var everything = []string{keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate}
+var everything = keystest.ServePolicies()
 
 func openVault(t testing.TB, config keys.VaultConfig) *keys.Vault {
 	t.Helper()
@@ -59,7 +59,7 @@ func vaultWithKeys(t testing.TB) *keystest.VaultServer {
 	t.Helper()
 	server := keystest.StartVault(t)
 	v := openVault(t, server.Config(keystest.PolicyInit))
-	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+	for _, key := range keystest.Keys() {
 		check(t, v.Create(t.Context(), key))
 	}
 	return server
@@ -67,7 +67,7 @@ func vaultWithKeys(t testing.TB) *keystest.VaultServer {
 
 func TestVault(t *testing.T) {
 	server := keystest.StartVault(t)
-	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyRotate, keystest.PolicyInit))
+	v := openVault(t, server.Config(keystest.PolicySignProvenance, keystest.PolicySignVerdict, keystest.PolicyRotate, keystest.PolicyInit))
 	keystest.Backend(t, func(t *testing.T) keystest.Full {
 		for _, key := range []string{"provenance", "verdict"} {
 			path := "transit/keys/provost-" + key
@@ -155,7 +155,7 @@ func TestVaultAuthority(t *testing.T) {
 
 func TestVaultRefusesDegradedKeys(t *testing.T) {
 	server := keystest.StartVault(t)
-	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyInit))
+	v := openVault(t, server.Config(keystest.PolicySignProvenance, keystest.PolicyInit))
 	const path = "transit/keys/provost-provenance"
 	for _, test := range []struct {
 		name           string
@@ -195,7 +195,7 @@ func TestVaultRefusesDegradedKeys(t *testing.T) {
 
 func TestVaultIgnoresTheEnvironment(t *testing.T) {
 	server := vaultWithKeys(t)
-	config := server.Config(keystest.PolicySign)
+	config := server.Config(keystest.PolicySignProvenance)
 	for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR", "VAULT_PROXY_ADDR", "HTTP_PROXY"} {
 		t.Setenv(name, "http://127.0.0.1:1")
 	}
@@ -214,7 +214,7 @@ func TestVaultTLS(t *testing.T) {
 	front.Config.ErrorLog = log.New(io.Discard, "", 0) // it logs the handshake we refuse
 	front.StartTLS()
 	defer front.Close()
-	config := server.Config(keystest.PolicySign)
+	config := server.Config(keystest.PolicySignProvenance)
 	config.Address = front.URL
 	if _, err := keys.OpenVault(t.Context(), config); err == nil || errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("believed an unknown CA: %v", err)
@@ -235,7 +235,7 @@ func TestVaultJWT(t *testing.T) {
 	})
 	server.Write("auth/jwt/role/provost", map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": "system:serviceaccount:provost:provost",
-		"token_policies": []string{keystest.PolicySign, keystest.PolicyToken}, "token_no_default_policy": true,
+		"token_policies": []string{keystest.PolicySignProvenance, keystest.PolicyToken}, "token_no_default_policy": true,
 	})
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
 	check(t, err)
