@@ -42,7 +42,7 @@ type ctLog struct {
 func (a *Authority) ctTree(key certified) tile.Config {
 	u, _ := url.Parse(a.config.Identity) // complete looked
 	c := a.treeConfig(filepath.Join(a.config.Log.Directory, "ct"), u.Host+strings.TrimSuffix(u.Path, "/")+ctPath, keyCTLog, key)
-	c.Layout = tile.LayoutCT
+	c.Layout = tile.Certificates
 	return c
 }
 
@@ -81,9 +81,7 @@ func (l *ctLog) promise(ctx context.Context, ca, pre *x509.Certificate) ([]byte,
 		Certificate: tbs, Precertificate: pre.Raw, IssuerKeyHash: issuerKey[:],
 		FingerprintsChain: [][32]byte{sha256.Sum256(ca.Raw), sha256.Sum256(l.authority.now.Load().root.cert.Raw)},
 	}
-	done, err := l.tree.Append(ctx, tile.Entry{Marshal: func(index uint64) ([]byte, [sha256.Size]byte) {
-		return entry.LeafData(index), [sha256.Size]byte(entry.MerkleLeafHash(index))
-	}})
+	done, err := l.tree.Append(ctx, entry.LeafData)
 	if err != nil { // closed: not logged, not issued
 		return nil, fmt.Errorf("log precertificate: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
-	"github.com/transparency-dev/merkle/rfc6962"
+	"github.com/transparency-dev/tessera"
 
 	"provost/attest"
 	"provost/keys/tile"
@@ -39,8 +39,8 @@ type LogConfig struct {
 	// every shard has a host of its own.
 	URL string
 	// Witnesses cosign every checkpoint of the transparency log before it is
-	// used; the zero value for none.
-	Witnesses tile.Witnesses
+	// used; nil for none.
+	Witnesses *tessera.WitnessGroup
 }
 
 func (c *LogConfig) complete() error {
@@ -165,9 +165,7 @@ func (a *Authority) Log() attest.Log {
 // Append implements [attest.Log].
 func (s *shard) Append(ctx context.Context, e attest.LogEntry) (*protorekor.TransparencyLogEntry, error) {
 	body := e.Body()
-	done, err := s.tree.Append(ctx, tile.Entry{Marshal: func(uint64) ([]byte, [sha256.Size]byte) {
-		return body, [sha256.Size]byte(rfc6962.DefaultHasher.HashLeaf(body))
-	}})
+	done, err := s.tree.Append(ctx, func(uint64) []byte { return body })
 	if err != nil { // closed: without a proof nothing is released
 		return nil, err
 	}
