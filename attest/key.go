@@ -17,7 +17,7 @@ type Power string
 const (
 	PowerProvenance Power = "provenance" // SLSA provenance
 	PowerEvidence   Power = "evidence"   // SBOMs and other evidence that a tenant submits
-	PowerVerdict    Power = "verdict"    // verification summaries of the gate
+	PowerVerdict    Power = "verdict"    // verification summaries of the gate, and revocations of attestations
 )
 
 // Powers are all signers there are.
@@ -66,12 +66,13 @@ type Certificate struct {
 }
 
 // PowerFor is the signer that may sign statements of a predicate type.
-// Whatever is neither provenance nor a verdict is evidence.
+// Whatever is neither provenance nor a verdict nor takes something back is
+// evidence.
 func PowerFor(predicateType string) Power {
-	switch predicateType {
-	case ProvenanceType:
+	switch {
+	case predicateType == ProvenanceType:
 		return PowerProvenance
-	case VSAType:
+	case predicateType == VSAType, IsRevocation(predicateType):
 		return PowerVerdict
 	default:
 		return PowerEvidence

@@ -571,8 +571,8 @@ func TestTrustWindows(t *testing.T) {
 	}{
 		{"long before the hole", now, "", "", verify.StepTime},
 		{"in its last good second", from, "", "", verify.StepTime},
-		{"a second later", from.Add(time.Second), verify.StepCertificate, verify.StepTime, verify.StepTime},
-		{"a second before it ends", to.Add(-time.Second), verify.StepCertificate, verify.StepTime, verify.StepTime},
+		{"a second later", from.Add(time.Second), verify.StepRevoked, verify.StepTime, verify.StepTime},
+		{"a second before it ends", to.Add(-time.Second), verify.StepRevoked, verify.StepTime, verify.StepTime},
 		{"in the first good second after it", to, "", verify.StepTime, ""},
 		{"long after it", to.Add(time.Hour), "", verify.StepTime, ""},
 	} {
