@@ -56,6 +56,43 @@ func decodeRevocation(c echo.Context) (revocation, error) {
 	return revocation{attest.KeyRevocation{Signer: p, Version: wire.Version, From: wire.From, To: wire.To, Reason: wire.Reason}, wire.DryRun}, nil
 }
 
+// A revokedAttestation is one that is to be taken back by a statement.
+type revokedAttestation struct {
+	id, reason, idempotencyKey string
+}
+
+func decodeRevokeAttestation(c echo.Context) (r revokedAttestation, err error) {
+	if r.id, err = pathID(c); err != nil {
+		return r, err
+	}
+	if r.idempotencyKey, err = idempotencyKey(c); err != nil {
+		return r, err
+	}
+	var wire client.AttestationRevocation
+	err = readJSON(c, maxRevocationJSON, &wire)
+	r.reason = wire.Reason
+	return r, err
+}
+
+// revokeAttestation signs a statement that takes back a single attestation. It
+// names no time of its own: the timestamp has one, and a request that is sent
+// again must say the same.
+func (s *Server) revokeAttestation(ctx context.Context, caller attest.Caller, r revokedAttestation) (reply, error) {
+	a, err := s.records.Attestation(ctx, r.id)
+	if err != nil {
+		return reply{}, err
+	}
+	req, err := attest.Revoke(s.gate.Service, a, r.reason, time.Time{})
+	if err != nil {
+		return reply{}, fmt.Errorf("own attestation: %v", err) // its kind ends here: no caller made it
+	}
+	if err := attest.ValidateReason(r.reason); err != nil {
+		return reply{}, err
+	}
+	req.IdempotencyKey = r.idempotencyKey
+	return s.attest(ctx, caller, req)
+}
+
 func decodeImpact(c echo.Context) (attest.KeyRevocation, error) {
 	var r attest.KeyRevocation
 	if err := onlyQuery(c, "version", "from", "to"); err != nil {

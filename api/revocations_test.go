@@ -113,6 +113,42 @@ func TestRevokeRefuses(t *testing.T) {
 	}
 }
 
+// A single attestation is taken back by a statement that the gate obeys.
+func TestRevokeAttestation(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	made, err := f.client(nil).AttestProvenance(ctx, oneDigest, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.client(nil).AttestSBOM(ctx, client.Artifact{Digest: artifact}, cycloneDX, ""); err != nil {
+		t.Fatal(err)
+	}
+	decide := func() attest.Verdict {
+		d, err := f.client(gate).Decide(ctx, client.Question{Artifact: client.Artifact{Digest: artifact}, Environment: "prod"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Verdict
+	}
+	if got := decide(); got != attest.VerdictPass {
+		t.Fatalf("before: %s", got)
+	}
+	if _, err := f.client(gate).RevokeAttestation(ctx, made.ID, ""); status(err) != 403 {
+		t.Errorf("by a gate: %v", err)
+	}
+	if _, err := f.client(admin).RevokeAttestation(ctx, "nothing", ""); status(err) != 404 {
+		t.Errorf("of nothing: %v", err)
+	}
+	said, err := f.client(admin).RevokeAttestation(ctx, made.ID, "built on a stolen runner")
+	if err != nil || said.Signer != attest.PowerVerdict || !attest.IsRevocation(said.PredicateType) {
+		t.Fatalf("%+v, %v", said, err)
+	}
+	if got := decide(); got != attest.VerdictDeny {
+		t.Errorf("after: %s", got)
+	}
+}
+
 func TestTimestampIsForThoseWithTheGrant(t *testing.T) {
 	f := newFixture(t)
 	post := func(token, body, media string) (*http.Response, string) {

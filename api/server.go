@@ -166,6 +166,7 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
 	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
 	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))
+	e.POST("/v1/attestations/:id/revocation", handle(s, attest.GrantRevoke, decodeRevokeAttestation, s.revokeAttestation))
 	e.GET("/v1/artifacts/:digest/attestations", handle(s, attest.GrantRead, decodeQuery, s.attestations))
 	e.GET("/v1/intents", handle(s, attest.GrantRead, none, s.intents))
 	e.POST("/v1/decisions", handle(s, attest.GrantDecide, decodeQuestion, s.decide))

@@ -153,6 +153,16 @@ func (c *Client) Revoke(ctx context.Context, signer attest.Power, r RevocationRe
 	return done, err
 }
 
+// RevokeAttestation takes back a single attestation, by a statement that our
+// verifier and gate obey. The answer is that statement.
+func (c *Client) RevokeAttestation(ctx context.Context, id, reason string) (a Attestation, err error) {
+	body, err := encode(AttestationRevocation{Reason: reason})
+	if err != nil {
+		return a, err
+	}
+	return c.sign(ctx, call{path: "/v1/attestations/" + url.PathEscape(id) + "/revocation", contentType: "application/json", body: body})
+}
+
 // Impact returns what a compromise of a version of a signer's key in an
 // interval touches. It records nothing.
 func (c *Client) Impact(ctx context.Context, signer attest.Power, version int, from, to time.Time) (r Revocation, err error) {

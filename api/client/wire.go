@@ -105,6 +105,11 @@ type Rotation struct {
 	KeyVersion
 }
 
+// An AttestationRevocation takes back a single attestation.
+type AttestationRevocation struct {
+	Reason string `json:"reason,omitempty"` // for people
+}
+
 // A RevocationRequest takes back what a key version signed in an interval.
 type RevocationRequest struct {
 	Version int       `json:"version"`
