@@ -41,7 +41,7 @@ func (f faultySQLite) Free(t *testing.T) { f.limitPages(t, 1<<30) }
 
 func (f faultySQLite) limitPages(t *testing.T, n int) {
 	t.Helper()
-	mustExec(t, f.writer, fmt.Sprintf("PRAGMA max_page_count = %d", n))
+	mustExec(t, f.writer.DB, fmt.Sprintf("PRAGMA max_page_count = %d", n))
 }
 
 // Lock does what another process would.
