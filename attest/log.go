@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/transparency-dev/merkle/proof"
@@ -31,6 +32,17 @@ type LogEntry struct {
 	Digest      [sha256.Size]byte // of the message that was signed, the DSSE PAE
 	Signature   []byte            // ASN.1 ECDSA P-256
 	Certificate []byte            // the signer's leaf, DER
+}
+
+// A LogOrphan is an entry found in a log that no attestation has: somebody
+// signed, and the service did not live to store what came of it. Or it was not
+// the service.
+type LogOrphan struct {
+	Log     string // hex ID of the log
+	Index   int64
+	Message Digest // SHA-256, what was signed
+	Intent  string // ID of the intent to sign it; "" when there is none
+	At      time.Time
 }
 
 // The kind and version of the entries that are logged (Rekor v2 knows no

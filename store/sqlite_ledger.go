@@ -36,10 +36,17 @@ func (s *SQLite) AppendIntent(ctx context.Context, intent attest.Intent) (id str
 // AppendAttestation stores a bundle under its intent's ID, sets its Seq, and
 // returns what is stored there: see [attest.Ledger]. The predicate type, the
 // signer and the subjects must be the intent's, or it is an
-// [attest.ErrConflict]: what is released is what was announced.
+// [attest.ErrConflict]: what is released is what was announced. So it is if
+// another attestation has that entry of the log.
 func (s *SQLite) AppendAttestation(ctx context.Context, a attest.Attestation) (stored attest.Attestation, err error) {
 	if len(a.Bundle) == 0 {
 		return stored, fmt.Errorf("%w: attestation %.40q has no bundle", attest.ErrInvalid, a.ID)
+	}
+	if a.LogIndex < 0 || a.LogIndex != 0 && a.Log == "" {
+		return stored, fmt.Errorf("%w: attestation %.40q: log index %d of log %.64q", attest.ErrInvalid, a.ID, a.LogIndex, a.Log)
+	}
+	if err := checkText(a.Log); err != nil {
+		return stored, err
 	}
 	err = s.write(ctx, func(ctx context.Context, tx *tx) error {
 		stored, err = appendAttestation(ctx, tx, a)
@@ -78,7 +85,8 @@ func (s *SQLite) Attestations(ctx context.Context, q attest.Query) (found []atte
 		return nil, err
 	}
 	err = s.read(ctx, func(tx *tx) error {
-		found, err = findAttestations(ctx, tx, q)
+		page, args := attestedQuery(q)
+		found, err = findAttestations(ctx, tx, withBundle, page, args)
 		return err
 	})
 	if err != nil {
@@ -94,7 +102,7 @@ func (s *SQLite) OpenIntents(ctx context.Context, limit int) (found []attest.Int
 		return nil, err
 	}
 	err = s.read(ctx, func(tx *tx) error {
-		found, err = findOpenIntents(ctx, tx, limit)
+		found, err = findIntents(ctx, tx, "FROM open_intents o JOIN intents i ON i.seq = o.intent ORDER BY o.intent LIMIT ?", limit)
 		return err
 	})
 	if err != nil {
@@ -107,6 +115,9 @@ func (s *SQLite) OpenIntents(ctx context.Context, limit int) (found []attest.Int
 func checkIntent(in attest.Intent) error {
 	if in.ID == "" || in.Payload.Algorithm() != attest.AlgSHA256 {
 		return fmt.Errorf("%w: intent: want an id and the payload's sha256", attest.ErrInvalid)
+	}
+	if !in.Message.IsZero() && in.Message.Algorithm() != attest.AlgSHA256 {
+		return fmt.Errorf("%w: intent: want the message's sha256, or nothing", attest.ErrInvalid)
 	}
 	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey); err != nil {
 		return err
@@ -124,11 +135,11 @@ func checkIntent(in attest.Intent) error {
 
 func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attest.Attestation, error) {
 	result, err := tx.exec(ctx, `
-		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, idempotency_key)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, message, idempotency_key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (caller_issuer, caller_subject, idempotency_key) WHERE idempotency_key <> '' DO NOTHING`,
 		in.ID, timeColumn{&in.At}, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType,
-		digestColumn{&in.Payload}, in.IdempotencyKey)
+		digestColumn{&in.Payload}, digestColumn{&in.Message}, in.IdempotencyKey)
 	if in.IdempotencyKey != "" && (isTaken(err) || err == nil && changed(result) == 0) {
 		id, done, findErr := findByKey(ctx, tx, in)
 		if !errors.Is(findErr, sql.ErrNoRows) {
@@ -220,11 +231,16 @@ func appendAttestation(ctx context.Context, tx *tx, a attest.Attestation) (attes
 			}
 		}
 	}
+	if _, err := tx.exec(ctx, "INSERT INTO signed (signer, seq, key_version, signed_at, log, log_index) VALUES (?, ?, ?, ?, ?, ?)",
+		string(a.Signer), a.Seq, a.KeyVersion, timeColumn{&a.SignedAt}, a.Log, a.LogIndex); err != nil {
+		return none, err
+	}
 	if _, err := tx.exec(ctx, "DELETE FROM open_intents WHERE intent = ?", in.intent); err != nil {
 		return none, err
 	}
 	a.Bundle = bytes.Clone(a.Bundle) // ours to give; the caller keeps its own
 	a.Subjects = in.subjects
+	tx.signed[version{a.Signer, a.KeyVersion}]++
 	return a, nil
 }
 
@@ -245,19 +261,25 @@ func findAnnounced(ctx context.Context, tx *tx, id string) (announced, error) {
 	return in, err
 }
 
-// selectAttestation goes with scanAttestation.
-const selectAttestation = `
-	SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, a.bundle
-	FROM attestations a JOIN intents i ON i.seq = a.intent `
+// The selections that go with scanAttestation. The join to signed is a left
+// one so that a row that is missing there is an error, and not nothing.
+const (
+	withBundle    = selectAttestation + "a.bundle" + fromAttestations
+	withoutBundle = selectAttestation + "NULL" + fromAttestations
+
+	selectAttestation = "SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, g.log, g.log_index, "
+	fromAttestations  = `
+		FROM attestations a JOIN intents i ON i.seq = a.intent LEFT JOIN signed g ON g.signer = i.signer AND g.seq = a.seq `
+)
 
 func scanAttestation(row interface{ Scan(...any) error }) (intent int64, a attest.Attestation, err error) {
-	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Bundle)
+	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Log, &a.LogIndex, &a.Bundle)
 	return intent, a, err
 }
 
 // findAttestation returns sql.ErrNoRows when there is none.
 func findAttestation(ctx context.Context, tx *tx, id string) (attest.Attestation, error) {
-	intent, a, err := scanAttestation(tx.queryRow(ctx, selectAttestation+"WHERE i.id = ?", id))
+	intent, a, err := scanAttestation(tx.queryRow(ctx, withBundle+"WHERE i.id = ?", id))
 	if err != nil {
 		return a, err
 	}
@@ -284,9 +306,10 @@ func attestedQuery(q attest.Query) (string, []any) {
 	}
 }
 
-func findAttestations(ctx context.Context, tx *tx, q attest.Query) ([]attest.Attestation, error) {
-	page, args := attestedQuery(q)
-	rows, err := tx.query(ctx, selectAttestation+"WHERE a.seq IN (SELECT seq FROM ("+page+")) ORDER BY a.seq", args...)
+// findAttestations returns, in the order of storing, those whose seqs page
+// selects.
+func findAttestations(ctx context.Context, tx *tx, selection, page string, args []any) ([]attest.Attestation, error) {
+	rows, err := tx.query(ctx, selection+"WHERE a.seq IN (SELECT seq FROM ("+page+")) ORDER BY a.seq", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -328,10 +351,11 @@ func findSubjects(ctx context.Context, tx *tx, intent int64) ([]attest.Subject, 
 	return subjects, rows.Err()
 }
 
-func findOpenIntents(ctx context.Context, tx *tx, limit int) ([]attest.Intent, error) {
+// findIntents returns the intents i that from, a constant, selects.
+func findIntents(ctx context.Context, tx *tx, from string, args ...any) ([]attest.Intent, error) {
 	rows, err := tx.query(ctx, `
-		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.idempotency_key
-		FROM open_intents o JOIN intents i ON i.seq = o.intent ORDER BY o.intent LIMIT ?`, limit)
+		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.message, i.idempotency_key
+		`+from, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -342,7 +366,7 @@ func findOpenIntents(ctx context.Context, tx *tx, limit int) ([]attest.Intent, e
 		var seq int64
 		var in attest.Intent
 		if err := rows.Scan(&seq, &in.ID, timeColumn{&in.At}, &in.CallerIssuer, &in.CallerSubject, &in.Signer,
-			&in.PredicateType, digestColumn{&in.Payload}, &in.IdempotencyKey); err != nil {
+			&in.PredicateType, digestColumn{&in.Payload}, digestColumn{&in.Message}, &in.IdempotencyKey); err != nil {
 			return nil, err
 		}
 		found, seqs = append(found, in), append(seqs, seq)

@@ -47,6 +47,9 @@ const (
 // it is short, and an outcome known late is worth more than one not known. It
 // fails alone, unless what it met is the end of the whole transaction.
 func (s *SQLite) write(ctx context.Context, do func(context.Context, *tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: database: %w", attest.ErrUnavailable, err)
+	}
 	w := &write{ctx: context.WithoutCancel(ctx), do: do}
 	wait, leave := context.WithCancelCause(w.ctx)
 	defer leave(nil)
@@ -128,6 +131,14 @@ func (s *SQLite) transact(ctx context.Context, writes []*write, results []gather
 			return sqliteError(ctx, err)
 		}
 	}
+	for v, n := range tx.signed {
+		if _, err := tx.exec(ctx, `
+			INSERT INTO signatures (signer, key_version, count) VALUES (?, ?, ?)
+			ON CONFLICT (signer, key_version) DO UPDATE SET count = count + excluded.count`,
+			string(v.signer), v.version, n); err != nil {
+			return sqliteError(ctx, err)
+		}
+	}
 	if err := tx.Commit(); err != nil {
 		return sqliteError(ctx, err)
 	}
@@ -149,6 +160,12 @@ func dooms(err error) bool {
 	}
 	_, machine := passing[se.Code()&0xff]
 	return machine
+}
+
+// A version of a signer's key.
+type version struct {
+	signer  attest.Power
+	version int
 }
 
 // An announced intent is what its attestation must say.
@@ -216,6 +233,7 @@ type tx struct {
 	recent    *recent     // intents that need not be looked up
 	wrote     bool        // whether the write under way has changed anything
 	announced []announced // what counts once it is committed
+	signed    map[version]int
 }
 
 func (p *pool) begin(ctx context.Context, opts *sql.TxOptions) (*tx, error) {
@@ -223,7 +241,7 @@ func (p *pool) begin(ctx context.Context, opts *sql.TxOptions) (*tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tx{Tx: t, pool: p, stmts: map[string]*sql.Stmt{}}, nil
+	return &tx{Tx: t, pool: p, stmts: map[string]*sql.Stmt{}, signed: map[version]int{}}, nil
 }
 
 // end takes back what was not committed, and has the statements prepared that
