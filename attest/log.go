@@ -37,6 +37,17 @@ type LogEntry struct {
 	Certificate []byte            // the signer's leaf, DER
 }
 
+// A LogOrphan is an entry found in a log that no attestation has: somebody
+// signed, and the service did not live to store what came of it. Or it was not
+// the service.
+type LogOrphan struct {
+	Log     string // hex ID of the log
+	Index   int64
+	Message Digest // SHA-256, what was signed
+	Intent  string // ID of the intent to sign it; "" when there is none
+	At      time.Time
+}
+
 // The kind and version of the entries that are logged (Rekor v2 knows no
 // other for an attestation).
 const (
@@ -108,16 +119,6 @@ func withIntent(ctx context.Context, id string) context.Context {
 func IntentOf(ctx context.Context) string {
 	id, _ := ctx.Value(intentKey{}).(string)
 	return id
-}
-
-// A LogOrphan is an entry of the log that no attestation has: it was signed for
-// an intent that was never completed, or by somebody else.
-type LogOrphan struct {
-	Log     string // hex ID
-	Index   int64
-	Message Digest    // SHA-256 of what was signed
-	Intent  string    // whose message that is; "" when no intent has it
-	At      time.Time // when it was found, UTC
 }
 
 // CheckpointOf is the tree size and root hash that a stored bundle's log entry
