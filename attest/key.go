@@ -37,6 +37,7 @@ func ParsePower(name string) (Power, error) {
 const (
 	KeyActive  = "active"  // signs now
 	KeyRetired = "retired" // signs no more; what it signed keeps verifying
+	KeyRevoked = "revoked" // signs no more; what it signed in an interval verifies no more
 )
 
 // A Key is one signer and all versions it ever had.
@@ -59,7 +60,7 @@ type KeyVersion struct {
 // the leaf of each key version. Certificates are kept for ever, because the
 // key backend is not an archive of public keys.
 type Certificate struct {
-	Name    string // what it certifies: "root", "issuing", "timestamp" or a signer
+	Name    string // what it certifies: "root", "timestamp", "log", "ctlog", "issuing-" and a signer, or a signer
 	Version int    // of the key in the backend, from 1; the root has version 1
 	DER     []byte
 }

@@ -47,11 +47,11 @@ func (r KeyRevocation) Validate() error {
 	case !whole(r.From) || !whole(r.To) || r.To.Before(r.From):
 		return fmt.Errorf("%w: revocation: want from and to in whole seconds, to not before from", ErrInvalid)
 	}
-	return validateReason(r.Reason)
+	return ValidateReason(r.Reason)
 }
 
-// validateReason holds for a text that people and logs are shown.
-func validateReason(reason string) error {
+// ValidateReason holds for a text that people and logs are shown.
+func ValidateReason(reason string) error {
 	if len(reason) > MaxReason {
 		return &LimitError{What: "reason", Limit: MaxReason, Unit: "bytes"}
 	}
@@ -212,7 +212,7 @@ func (r Revocation) validate() error {
 			}
 		}
 	}
-	return validateReason(r.Reason)
+	return ValidateReason(r.Reason)
 }
 
 // ParseRevocation reads a believed predicate of a service's [RevocationType].

@@ -253,7 +253,7 @@ func TestVerifyLoggedTwice(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := len(trust.Authorities()); got != 4 {
+	if got := len(trust.Authorities()); got != 9 {
 		t.Errorf("%d authorities; want two logs beside the others", got)
 	}
 	twice := a.logged(inA, 2)
