@@ -337,11 +337,13 @@ func TestDecideRevokedInAHole(t *testing.T) {
 	gone := r.built(m, nil)
 	r.at(10*time.Second, func() { r.revoke(m, gone, "") })
 	hole := must(verify.ParseTrust(editRoot(t, r.root, func(p *prototrustroot.TrustedRoot) {
-		before, now := p.CertificateAuthorities[0], r.clock.Now()
-		before.ValidFor.End = timestamppb.New(now)
-		p.CertificateAuthorities = append(p.CertificateAuthorities, &prototrustroot.CertificateAuthority{
-			CertChain: before.CertChain, ValidFor: &protocommon.TimeRange{Start: timestamppb.New(now.Add(20 * time.Second))},
-		})
+		now := r.clock.Now()
+		for _, before := range p.CertificateAuthorities {
+			before.ValidFor.End = timestamppb.New(now)
+			p.CertificateAuthorities = append(p.CertificateAuthorities, &prototrustroot.CertificateAuthority{
+				CertChain: before.CertChain, ValidFor: &protocommon.TimeRange{Start: timestamppb.New(now.Add(20 * time.Second))},
+			})
+		}
 	})))
 	r.at(time.Minute, func() {
 		g := r.gate(m)
