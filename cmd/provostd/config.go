@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"provost/api"
+	"provost/keys/tuf"
 	"provost/verify/policy"
 )
 
@@ -53,6 +54,10 @@ type Config struct {
 
 	// Keys says where the keys are.
 	Keys Keys `yaml:"keys"`
+
+	// TUF is the repository by which clients learn the trust root; without it
+	// none is served.
+	TUF *TUF `yaml:"tuf"`
 
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
@@ -97,6 +102,25 @@ type Keys struct {
 
 	Vault *VaultKeys `yaml:"vault"`
 	File  *FileKeys  `yaml:"file"`
+}
+
+// TUF is a TUF repository, served under /tuf/. Its root and targets are signed
+// offline (provostd tuf), its snapshot and timestamp by the key tuf of the key
+// backend.
+type TUF struct {
+	// Directory holds it. Every process of the service that signs must see the
+	// same one.
+	Directory string `yaml:"directory"`
+
+	// Lead is how long a new authority must be published before it may be
+	// used, so that every client has heard of it. Default 48h.
+	Lead time.Duration `yaml:"lead"`
+
+	// SnapshotExpiry and TimestampExpiry are how long clients believe what the
+	// service signed last: no longer than that may it be down. Defaults 504h
+	// (21 days) and 168h, at least 1h each.
+	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
+	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
 }
 
 // VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
@@ -182,6 +206,11 @@ func (c *Config) defaults() {
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
+	if t := c.TUF; t != nil {
+		setDefault(&t.Lead, tuf.DefaultLead)
+		setDefault(&t.SnapshotExpiry, tuf.DefaultSnapshotExpiry)
+		setDefault(&t.TimestampExpiry, tuf.DefaultTimestampExpiry)
+	}
 	if v := c.Keys.Vault; v != nil {
 		setDefault(&v.Mount, "transit")
 		setDefault(&v.KeyPrefix, "provost-")
@@ -225,7 +254,24 @@ func (c *Config) validate() error {
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
 	}
+	if t := c.TUF; t != nil {
+		if err := t.validate(); err != nil {
+			return err
+		}
+	}
 	return c.Keys.validate()
+}
+
+func (t *TUF) validate() error {
+	switch {
+	case t.Directory == "":
+		return errors.New("tuf.directory is required")
+	case t.Lead < 0:
+		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
+	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
+		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -274,6 +320,9 @@ func (c *Config) anchor(dir string) {
 	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
+	}
+	if c.TUF != nil {
+		paths = append(paths, &c.TUF.Directory)
 	}
 	if f := c.Keys.File; f != nil {
 		paths = append(paths, &f.Directory, &f.IdentityFile)
