@@ -32,6 +32,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tuf"
 )
 
 func TestMain(m *testing.M) {
@@ -63,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"self-signed": selfSigned,
 			"claim":       claim,
 			"same":        same,
+			"follow":      follow,
 		},
 	})
 }
@@ -317,6 +320,28 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got, ok := claims[args[1]]; !ok || !pattern.MatchString(fmt.Sprint(got)) {
 		ts.Fatalf("%s: it claims %s: %v, want %q", args[0], args[1], got, args[2])
+	}
+}
+
+// follow URL ROOT FILE: a new client of sigstore-go that has nothing but the
+// root follows the TUF repository, and writes the trusted root that it finds.
+func follow(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: follow URL ROOT FILE")
+	}
+	client, err := tuf.New(tuf.DefaultOptions().WithRepositoryBaseURL(args[0]).WithRoot([]byte(ts.ReadFile(args[1]))).WithDisableLocalCache())
+	ts.Check(err)
+	_, err = root.GetTrustedRoot(client)
+	ts.Check(err)
+	_, err = root.GetSigningConfig(client)
+	ts.Check(err)
+	found, err := client.GetTarget("trusted_root.json")
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), found, 0o644))
+	pem, err := client.GetTarget("provenance-v1.pem")
+	ts.Check(err)
+	if !strings.HasPrefix(string(pem), "-----BEGIN PUBLIC KEY-----") {
+		ts.Fatalf("provenance-v1.pem: %s", pem)
 	}
 }
 
