@@ -42,13 +42,16 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script: each script is what a user could type, on
 // the real programs.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { testscript.Run(t, scripts(t, "testdata/script")) }
+
+// scripts are the scripts of a directory.
+func scripts(t *testing.T, dir string) testscript.Params {
 	client, err := provost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/script",
+	return testscript.Params{
+		Dir:                dir,
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(client)+string(os.PathListSeparator)+e.Getenv("PATH"))
@@ -67,7 +70,7 @@ func TestScripts(t *testing.T) {
 			"same":        same,
 			"follow":      follow,
 		},
-	})
+	}
 }
 
 // provost builds the command line once, and returns where.
