@@ -149,10 +149,13 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 	if err := l.release(); err != nil {
 		return nil, err
 	}
-	if base := l.marks[0].size; base < l.edge.size {
-		if err := l.config.tidy(base, l.edge.size); err != nil {
-			return nil, err
-		}
+	// A loss of power may have torn partial tiles between what the journal
+	// starts from and what was just written.
+	places(l.marks[0].size, l.edge.size, func(p place) {
+		err = errors.Join(err, config.tidy(p, l.marks[0].size, l.edge.size))
+	})
+	if err != nil {
+		return nil, err
 	}
 	return l, nil
 }
