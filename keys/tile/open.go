@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api/layout"
@@ -141,7 +142,7 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 	// Written even when nothing changed, so that a directory which cannot be
 	// written is found now.
 	if err := write(config.Dir, checkpointName, l.released.note); err != nil {
-		return nil, fmt.Errorf("the directory cannot be written: make it writable for this user, or mount its disk read-write: %w", err)
+		return nil, unwritable(err)
 	}
 	if err := l.writeUnwritten(); err != nil {
 		return nil, err
@@ -158,6 +159,10 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+func unwritable(err error) error {
+	return fmt.Errorf("the directory cannot be written: make it and its files writable for this user, or mount its disk read-write: %w", err)
 }
 
 // enter takes the lock and catches up with what other processes did. leave
@@ -203,8 +208,8 @@ func (l *Log) load(ctx context.Context) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		j, err = l.remakeJournal(ctx)
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("the journal cannot be written: make the directory and its files writable for this user: %w", err)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return unwritable(err)
 	}
 	if err != nil {
 		return err
