@@ -497,6 +497,7 @@ func TestVaultBatchFaults(t *testing.T) {
 		}
 	})
 
+	newest := func() *company { return newCompany(t, m, v, 2) }
 	t.Run("key trimmed", func(t *testing.T) {
 		do, attempts := once(func() {
 			server.Write("transit/keys/provost-provenance/rotate", nil)
@@ -511,7 +512,7 @@ func TestVaultBatchFaults(t *testing.T) {
 		if attempts.Load() != 1 {
 			t.Errorf("%d attempts with a trimmed version", attempts.Load())
 		}
-		c = newCompany(t, m, v, 2)
+		c = newest()
 		wantAll(t, c.sign(n, c.each, nil), fine)
 	})
 
