@@ -4,7 +4,6 @@
 package keys
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -292,17 +290,9 @@ func (f *File) read(name fileKey) (*openKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := age.Decrypt(bytes.NewReader(sealed), f.identity)
-	var wrong *age.NoIdentityMatchError
-	if errors.As(err, &wrong) {
-		return nil, fmt.Errorf("it is encrypted to another age identity: %w", err)
-	}
+	plain, err := unseal(sealed, f.identity)
 	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
-	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
+		return nil, err
 	}
 	var k sealedKey
 	if err := attest.DecodeJSON(plain, &k); err != nil {
