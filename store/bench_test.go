@@ -5,7 +5,13 @@ package store
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +62,7 @@ func appendBoth(b *testing.B, s *SQLite, bundle []byte) {
 // database with our settings and no schema of ours.
 func rawTransactions(b *testing.B, n int, bundle []byte) time.Duration {
 	s := openTest(b, filepath.Join(b.TempDir(), "raw.db"))
-	mustExec(b, s.writer, "CREATE TABLE raw (bundle BLOB)")
+	mustExec(b, s.writer.DB, "CREATE TABLE raw (bundle BLOB)")
 	start := time.Now()
 	for range n {
 		if _, err := s.writer.Exec("INSERT INTO raw (bundle) VALUES (?)", bundle); err != nil {
@@ -70,7 +76,7 @@ func rawTransactions(b *testing.B, n int, bundle []byte) time.Duration {
 // but the many verdicts that it has given about it.
 func BenchmarkQueryPastVerdicts(b *testing.B) {
 	s := openTest(b, filepath.Join(b.TempDir(), "provost.db"))
-	mustExec(b, s.writer, "PRAGMA synchronous = OFF") // only to get there
+	mustExec(b, s.writer.DB, "PRAGMA synchronous = OFF") // only to get there
 	bundle := bytes.Repeat([]byte("b"), 6<<10)
 	q := attest.Query{Artifact: testIntent("artifact").Subjects[0].SHA256, NotPredicateType: attest.VSAType, Limit: 100}
 	for i := range 20_000 {
@@ -90,4 +96,117 @@ func BenchmarkQueryPastVerdicts(b *testing.B) {
 			b.Fatal(len(found), err)
 		}
 	}
+}
+
+// The figures below are ratios to a reference in the same run: rounds of both,
+// one after the other, and the median of the rounds. Nothing asserts a time.
+const (
+	benchRounds = 5
+	benchRound  = 2 * time.Second
+)
+
+// report prints a figure and its ratio.
+func report(b *testing.B, ratio float64, format string, args ...any) {
+	b.Helper()
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(ratio, "ratio")
+	fmt.Printf("# "+format+"\n", args...)
+}
+
+// median of figures, which it sorts.
+func median[T float64 | time.Duration](all []T) T {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// rate runs do from so many goroutines for a round, and returns calls a second.
+func rate(b *testing.B, callers int, do func() error) float64 {
+	b.Helper()
+	var calls atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range callers {
+		wg.Go(func() {
+			for time.Since(start) < benchRound {
+				if err := do(); err != nil {
+					b.Error(err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(calls.Load()) / time.Since(start).Seconds()
+}
+
+// cpu is what this process has used so far.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkGroupCommit: durable commits a second of 64 writers, each the intent
+// or the attestation of a sign request, against a loop of transactions of one
+// row, which is as long as the row of an intent or of a bundle in turn.
+func BenchmarkGroupCommit(b *testing.B) {
+	bundle := bytes.Repeat([]byte("b"), 6<<10)
+	dir := b.TempDir()
+	s := openTest(b, filepath.Join(dir, "provost.db"))
+	raw := openTest(b, filepath.Join(dir, "raw.db"))
+	mustExec(b, raw.writer.DB, "CREATE TABLE raw (id INTEGER PRIMARY KEY, bundle BLOB)")
+	insert, err := raw.writer.Prepare("INSERT INTO raw (bundle) VALUES (?)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	oneRow := func() error {
+		if _, err := insert.Exec(bundle[:300]); err != nil {
+			return err
+		}
+		_, err := insert.Exec(bundle)
+		return err
+	}
+	ours := func() error { return sign(s, benchIntent(), bundle) }
+	for _, writers := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			var commits, reference, ratios []float64
+			var used []time.Duration
+			for range benchRounds {
+				before := cpu(b)
+				o := rate(b, writers, ours)
+				used = append(used, time.Duration(float64(cpu(b)-before)/(o*benchRound.Seconds())))
+				r := rate(b, 1, oneRow)
+				commits, reference, ratios = append(commits, 2*o), append(reference, 2*r), append(ratios, o/r)
+			}
+			ratio := median(ratios)
+			report(b, ratio, "durable commits, %d writers: %.0f/s, one-row transactions %.0f/s, ratio %.2f; CPU for an intent and its attestation %s",
+				writers, median(commits), median(reference), ratio, median(used).Round(time.Microsecond))
+		})
+	}
+}
+
+// benchIntent is as the service's own: about an artifact of its own, with an
+// idempotency key.
+func benchIntent() attest.Intent {
+	in := testIntent(attest.NewID())
+	in.At = time.Now()
+	in.CallerIssuer, in.CallerSubject = "https://token.actions.example.com", "repo:organization/repository:ref:refs/heads/main"
+	in.IdempotencyKey = in.ID
+	in.Payload = attest.SHA256([]byte(in.ID))
+	return in
+}
+
+// sign is the store's part of a sign request.
+func sign(s *SQLite, in attest.Intent, bundle []byte) error {
+	_, _, err := s.AppendIntent(context.Background(), in)
+	if err == nil {
+		a := testAttestation(in, bundle)
+		a.SignedAt = in.At
+		_, err = s.AppendAttestation(context.Background(), a)
+	}
+	return err
 }

@@ -154,6 +154,7 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 	c := Config{
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
+		Log:     &Log{Directory: filepath.Join(data, "log")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
