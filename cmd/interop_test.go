@@ -99,12 +99,9 @@ func TestInterop(t *testing.T) {
 		t.Logf("NOT OFFLINE: this machine allows no network namespace: %v %s", err, out)
 	}
 	i := fromService(t)
-	if raw, err := os.ReadFile(i.trust.file); err != nil || !bytes.Contains(raw, []byte(`"tlogs"`)) { // TODO(#4): remove when the service logs
-		t.Log("SKIPPED: the service has no log; a virtual one stands in for it")
-		i = fromVirtual(t)
-	}
 	var m matrix
 	m.run(t, "issued", i.trust, i.questions(t))
+	m.verdicts(t, i)
 	m.run(t, "distrusted", i.distrusting(t), []question{{name: "unknown CA", given: i.samples[0][2]}})
 	to, asked := misissued(t)
 	m.run(t, "misissued", to, asked)
@@ -408,28 +405,6 @@ func provostVerify(t *testing.T, to trusted, questions []question) (answers []an
 	return answers
 }
 
-// fromVirtual is a service whose keys the tests hold.
-func fromVirtual(t *testing.T) *issued {
-	const service = "https://provost.localhost"
-	artifact := attest.SHA256([]byte("app"))
-	ours, theirs := newVirtual(t, service), newVirtual(t, service)
-	publish := newTrusted(t)
-	i := &issued{root: theirs.trustedRoot(), trust: publish(ours.trustedRoot())}
-	now := time.Now().Truncate(time.Second)
-	at := func(version int) time.Time { return now.Add(time.Duration(version-2) * 24 * time.Hour) }
-	for k, power := range attest.Powers {
-		for v := range versions {
-			i.samples[k][v] = virtualSample(ours, power, artifact, at(v))
-		}
-	}
-	i.foreign = virtualSample(theirs, attest.Powers[0], artifact, now)
-	i.revoke = func() {
-		ours.holes[attest.Powers[0]] = [2]time.Time{at(1).Add(-time.Minute), at(1).Add(time.Minute)}
-		publish(ours.trustedRoot())
-	}
-	return i
-}
-
 // misissued are signatures that a right service never makes, and what clients
 // are to trust: the service that made them.
 func misissued(t *testing.T) (trusted, []question) {
@@ -449,14 +424,4 @@ func misissued(t *testing.T) (trusted, []question) {
 		{name: "signed after the certificate's end", given: sampled(key(now.Add(-3*day), now.Add(-2*day), true), now)},
 		{name: "signed before the certificate's begin", given: sampled(key(now.Add(-day), now.Add(day), true), now.Add(-2*day))},
 	}
-}
-
-func virtualSample(v *virtual, power attest.Power, artifact attest.Digest, at time.Time) sample {
-	said := map[attest.Power][2]string{
-		attest.PowerProvenance: {attest.ProvenanceType, `{"buildDefinition":{"buildType":"https://provost.example/build","externalParameters":{}},"runDetails":{"builder":{"id":"https://provost.example/builder"}}}`},
-		attest.PowerEvidence:   {"https://cyclonedx.org/bom", sbomDocument},
-		attest.PowerVerdict:    {attest.VSAType, `{"verifier":{"id":"https://provost.example"},"timeVerified":"2026-01-02T03:04:05Z","resourceUri":"https://provost.example/environments/prod","policy":{"uri":"https://provost.example/policy","digest":{"sha256":"` + artifact.Hex() + `"}},"verificationResult":"PASSED","verifiedLevels":["SLSA_BUILD_LEVEL_2"],"slsaVersion":"1.2"}`},
-	}[power]
-	k := v.newKey(power, at.AddDate(0, 0, -7), at.AddDate(0, 0, 7), true)
-	return sample{bundle: v.sign(k, statement(artifact, said[0], said[1]), at), artifact: artifact, identity: v.service + "/signers/" + string(power), issuer: v.service, predicateType: said[0]}
 }
