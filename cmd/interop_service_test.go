@@ -118,3 +118,36 @@ func (d *devDaemon) provost(t *testing.T, args ...string) {
 		t.Fatal(fmt.Errorf("provost %v: %w\n%s", args, err, out))
 	}
 }
+
+// TestInteropVault has the clients judge what a service signs whose keys are
+// in a real Vault: they cannot tell it from another.
+func TestInteropVault(t *testing.T) {
+	d := startWithVault(t, time.Hour, "log: {directory: log}\n")
+	c := d.client(d.token)
+	artifact, _ := newArtifact()
+	var samples []sample
+	var asked []question
+	for v, version := range versions {
+		if v > 0 {
+			if _, err := c.Rotate(t.Context(), attest.PowerEvidence); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := c.AttestSBOM(t.Context(), client.Artifact{Digest: artifact}, []byte(sbomDocument), "")
+		ok(t, err)
+		if a.KeyVersion != v+1 {
+			t.Fatalf("signed by key version %d, want %d", a.KeyVersion, v+1)
+		}
+		s := sample{bundle: a.Bundle, artifact: artifact, identity: vaultService + "/signers/evidence", issuer: vaultService, predicateType: a.PredicateType}
+		samples = append(samples, s)
+		asked = append(asked, question{name: "SBOM, " + version + " key version", good: true, given: s})
+	}
+	for _, m := range mutations {
+		q := question{name: m.name, given: samples[2]}
+		q.given.bundle = mutate(t, m, samples[2].bundle, samples[0].bundle)
+		asked = append(asked, q)
+	}
+	raw, err := c.TrustedRoot(t.Context())
+	ok(t, err)
+	new(matrix).run(t, "vault", newTrusted(t)(raw), asked)
+}
