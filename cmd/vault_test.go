@@ -174,7 +174,9 @@ func TestVaultFaults(t *testing.T) {
 		{name: "slow", begin: func() { d.slow.delay.Store(int64(5 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
 		{name: "permission to sign taken away",
 			begin: func() { d.vault.WritePolicy(keystest.PolicySignEvidence, `path "none" { capabilities = ["read"] }`) },
-			mend:  func() { d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence)) }},
+			mend: func() {
+				d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence))
+			}},
 		{name: "permission to timestamp taken away",
 			begin: func() { d.vault.WritePolicy(keystest.PolicyTimestamp, `path "none" { capabilities = ["read"] }`) },
 			mend: func() {
