@@ -49,13 +49,10 @@ func fromService(t *testing.T) *issued {
 			i.samples[k][v], last = s, time.Now()
 		}
 	}
-	publish := newTrusted(t)
+	file := filepath.Join(t.TempDir(), "trusted_root.json")
 	tell := func() {
-		i.trust = publish(d.trustedRoot(t))
-		// TODO(#4): the service's own repository always, once it has one.
-		if first := filepath.Join(d.data, "tuf", "1.root.json"); exists(first) {
-			i.trust.mirror, i.trust.root = d.url+"/tuf", first
-		}
+		ok(t, os.WriteFile(file, d.trustedRoot(t), 0o644))
+		i.trust = trusted{file: file, mirror: d.url + "/tuf", root: filepath.Join(d.data, "tuf", "1.root.json")}
 	}
 	tell()
 	i.revoke = func() {
@@ -66,11 +63,6 @@ func fromService(t *testing.T) *issued {
 		tell()
 	}
 	return i
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // A devDaemon is a development service, and who asks it.
