@@ -238,7 +238,7 @@ func Open(ctx context.Context, config Config) (*Authority, error) {
 	}
 	if config.Log != nil {
 		if err := a.openLogs(ctx, now); err != nil {
-			return nil, err
+			return nil, errors.Join(err, a.Close())
 		}
 	}
 	return a, nil

@@ -4,12 +4,15 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -20,6 +23,7 @@ import (
 	ctx509 "github.com/google/certificate-transparency-go/x509"
 	"github.com/transparency-dev/tessera/ctonly"
 
+	"provost/attest"
 	"provost/keys/tile"
 )
 
@@ -44,6 +48,65 @@ func (a *Authority) ctTree(key certified) tile.Config {
 	c := a.treeConfig(filepath.Join(a.config.Log.Directory, "ct"), u.Host+strings.TrimSuffix(u.Path, "/")+ctPath, keyCTLog, key)
 	c.Layout = tile.Certificates
 	return c
+}
+
+// checkNewest looks up the archived leaf that stands last in this log. A log that
+// has another entry there, or none, is an older copy: going on would sign a
+// second history, in which leaves that sign do not stand.
+func (l *ctLog) checkNewest(ctx context.Context, now *state) error {
+	var newest certified
+	last, of := int64(-1), attest.Power("")
+	for _, p := range attest.Powers {
+		for _, c := range now.certs[string(p)] {
+			if i := l.indexOf(c.cert); i > last {
+				newest, last, of = c, i, p
+			}
+		}
+	}
+	if last < 0 {
+		return nil // nothing was logged here yet
+	}
+	tbs, err := ctx509.RemoveSCTList(newest.cert.RawTBSCertificate)
+	if err != nil {
+		return fmt.Errorf("leaf of %s version %d: %w", of, newest.version, err)
+	}
+	entry, err := l.tree.Entry(ctx, uint64(last))
+	if err != nil && !errors.Is(err, attest.ErrNotFound) {
+		return fmt.Errorf("read log of certificates: %w", err)
+	}
+	if err != nil || !bytes.Contains(entry, tbs) { // closed: never a second history
+		return fmt.Errorf("%w: the log of certificates in %s has not the leaf of %s version %d at %d: an older copy of it was put back; "+
+			"restore a copy that is newer than the database", attest.ErrConflict, filepath.Join(l.authority.config.Log.Directory, "ct"), of, newest.version, last)
+	}
+	return nil
+}
+
+// indexOf is where a leaf says that it stands in this log; -1 if it does not.
+// The leaf is one of ours, and what it says was checked when it was made.
+func (l *ctLog) indexOf(leaf *x509.Certificate) int64 {
+	for _, e := range leaf.Extensions {
+		var raw []byte
+		var list ctx509.SignedCertificateTimestampList
+		if !e.Id.Equal(oidSCTList) {
+			continue
+		}
+		if _, err := asn1.Unmarshal(e.Value, &raw); err != nil {
+			return -1
+		}
+		if _, err := tls.Unmarshal(raw, &list); err != nil {
+			return -1
+		}
+		for _, one := range list.SCTList {
+			var sct ct.SignedCertificateTimestamp
+			if _, err := tls.Unmarshal(one.Val, &sct); err != nil || sct.LogID.KeyID != [sha256.Size]byte(logID(l.key)) {
+				continue // of an earlier log of ours
+			}
+			if x := sct.Extensions; len(x) == 8 && bytes.Equal(x[:3], leafIndex(0)[:3]) {
+				return int64(binary.BigEndian.Uint64(append([]byte{0, 0, 0}, x[3:]...)))
+			}
+		}
+	}
+	return -1
 }
 
 // issue makes a leaf that carries an SCT of this log: a precertificate is made,

@@ -157,7 +157,7 @@ func (a *Authority) openLogs(ctx context.Context, now *state) error {
 		return fmt.Errorf("open log of certificates: %w", err)
 	}
 	a.ct = &ctLog{authority: a, key: ct, tree: tree}
-	return nil
+	return a.ct.checkNewest(ctx, now)
 }
 
 // Log is the transparency log; nil when there is none.
