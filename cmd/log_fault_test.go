@@ -105,15 +105,21 @@ func (d *loggedDev) check(t *testing.T, refused int) {
 
 func (d *loggedDev) path(name string) string { return filepath.Join(d.data, "log", name) }
 
-// mustNotStart runs the service and returns with what it refused.
+// mustNotStart: the service ends at once, and says these words.
 func (d *loggedDev) mustNotStart(t *testing.T, words ...string) {
 	t.Helper()
 	dir, err := programs()
 	ok(t, err)
+	d.mustFail(t, []string{filepath.Join(dir, "provostd"), "dev", "--data", d.data, "--listen", "127.0.0.1:0"}, words...)
+}
+
+// mustFail is mustNotStart for a command that becomes provostd.
+func (d *loggedDev) mustFail(t *testing.T, command []string, words ...string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	c := exec.CommandContext(ctx, filepath.Join(dir, "provostd"), "dev", "--data", d.data, "--listen", "127.0.0.1:0")
-	c.Env = []string{"HOME=" + t.TempDir()}
+	c := exec.CommandContext(ctx, command[0], command[1:]...)
+	c.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
 	out, err := c.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Fatalf("started: %v\n%s", err, out)
@@ -125,6 +131,34 @@ func (d *loggedDev) mustNotStart(t *testing.T, words ...string) {
 	}
 }
 
+// needMounts skips a test where nobody can mount.
+func needMounts(t *testing.T) {
+	t.Helper()
+	for _, tool := range [][]string{{"unshare", "-rm", "true"}, {"nsenter", "--version"}} {
+		if out, err := exec.Command(tool[0], tool[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("NOT TESTED: this needs a mount namespace, and util-linux: %v %s", err, out)
+		}
+	}
+}
+
+// On a disk that is mounted read-only the service does not start, and with it
+// mounted right nothing is missing.
+func TestStartWithAReadOnlyLog(t *testing.T) {
+	d := startLogged(t)
+	needMounts(t)
+	d.mustSign(t, 3)
+	d.stop()
+	dir, err := programs()
+	ok(t, err)
+	const script = `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" dev --data "$3" --listen 127.0.0.1:0`
+	d.mustFail(t, []string{"unshare", "-rm", "sh", "-c", script, "sh", d.path(""), filepath.Join(dir, "provostd"), d.data},
+		"cannot be written", "mount its disk read-write")
+	d.start(t)
+	d.mustSign(t, 3)
+	d.check(t, 0)
+	d.stop()
+}
+
 // The directory of the log gets full, or read-only, while the service runs:
 // requests are answered with 503, nothing is released, /readyz tells, and when
 // it is mended the service goes on by itself.
@@ -132,11 +166,7 @@ func TestLogDirectoryFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts real servers")
 	}
-	for _, tool := range [][]string{{"unshare", "-rm", "true"}, {"nsenter", "--version"}} {
-		if out, err := exec.Command(tool[0], tool[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("NOT TESTED: this needs a mount namespace, and util-linux: %v %s", err, out)
-		}
-	}
+	needMounts(t)
 	dir, err := programs()
 	ok(t, err)
 	d := &loggedDev{data: t.TempDir()}

@@ -280,7 +280,7 @@ func TestVaultFaults(t *testing.T) {
 func (d *vaultDaemon) mustExplainLog(t *testing.T) {
 	t.Helper()
 	again := d.another(t)
-	checkLog(t, again.daemon, d.data, "provost.example.com")
+	_, _ = checkLog(t, again.daemon, d.data, "provost.example.com")
 	again.stop()
 }
 
