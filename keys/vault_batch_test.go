@@ -54,6 +54,7 @@ type company struct {
 	v       *keys.Vault
 	public  *ecdsa.PublicKey
 	version int
+	made    [][]byte // signatures of the last batch
 }
 
 func newCompany(t testing.TB, m *middle, v *keys.Vault, version int) *company {
@@ -62,10 +63,10 @@ func newCompany(t testing.TB, m *middle, v *keys.Vault, version int) *company {
 	check(t, err)
 	for _, k := range all {
 		if k.Number == version {
-			return &company{t, m, v, k.Public, version}
+			return &company{t: t, m: m, v: v, public: k.Public, version: version}
 		}
 	}
-	return &company{t, m, v, nil, version} // Vault does not name it
+	return &company{t: t, m: m, v: v, version: version} // Vault does not name it
 }
 
 // sign has n different digests signed in one batch and returns each caller's
@@ -97,6 +98,7 @@ func (c *company) sign(n int, ctx func(i int) context.Context, do func(http.Resp
 	})
 	<-holds
 	errs := make([]error, n)
+	c.made = make([][]byte, n)
 	var started atomic.Int64
 	for i := range n {
 		wg.Go(func() {
@@ -106,7 +108,7 @@ func (c *company) sign(n int, ctx func(i int) context.Context, do func(http.Resp
 			if (err == nil) != (len(signature) > 0) || err == nil && !ecdsa.VerifyASN1(c.public, digest[:], signature) {
 				c.t.Errorf("caller %d has somebody else's signature, or one and an error: %v", i, err)
 			}
-			errs[i] = err
+			c.made[i], errs[i] = signature, err
 		})
 	}
 	check(c.t, keystest.Poll(patience, func() bool { return started.Load() == int64(n) }))
