@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"provost/api"
+	"provost/keys/tuf"
 	"provost/verify/policy"
 )
 
@@ -62,6 +63,10 @@ type Config struct {
 	// Timestamps says whose timestamps a signature gets. Default: those of the
 	// service's own authority.
 	Timestamps *Timestamps `yaml:"timestamps"`
+
+	// TUF is the repository by which clients learn the trust root; without it
+	// none is served.
+	TUF *TUF `yaml:"tuf"`
 
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
@@ -158,6 +163,25 @@ type TimestampAuthority struct {
 	ChainFile string `yaml:"chain_file"`
 }
 
+// TUF is a TUF repository, served under /tuf/. Its root and targets are signed
+// offline (provostd tuf), its snapshot and timestamp by the key tuf of the key
+// backend.
+type TUF struct {
+	// Directory holds it. Every process of the service that signs must see the
+	// same one.
+	Directory string `yaml:"directory"`
+
+	// Lead is how long a new authority must be published before it may be
+	// used, so that every client has heard of it. Default 48h.
+	Lead time.Duration `yaml:"lead"`
+
+	// SnapshotExpiry and TimestampExpiry are how long clients believe what the
+	// service signed last: no longer than that may it be down. Defaults 504h
+	// (21 days) and 168h, at least 1h each.
+	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
+	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
+}
+
 // VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
 // to log in is set.
 type VaultKeys struct {
@@ -245,6 +269,11 @@ func (c *Config) defaults() {
 	if c.Log != nil && c.Log.Directory != "" {
 		setDefault(&c.Log.URL, c.Service+"/log")
 	}
+	if t := c.TUF; t != nil {
+		setDefault(&t.Lead, tuf.DefaultLead)
+		setDefault(&t.SnapshotExpiry, tuf.DefaultSnapshotExpiry)
+		setDefault(&t.TimestampExpiry, tuf.DefaultTimestampExpiry)
+	}
 	if v := c.Keys.Vault; v != nil {
 		setDefault(&v.Mount, "transit")
 		setDefault(&v.KeyPrefix, "provost-")
@@ -294,6 +323,11 @@ func (c *Config) validate() error {
 	if err := c.Timestamps.validate(); err != nil {
 		return err
 	}
+	if t := c.TUF; t != nil {
+		if err := t.validate(); err != nil {
+			return err
+		}
+	}
 	return c.Keys.validate()
 }
 
@@ -324,6 +358,18 @@ func (t *Timestamps) validate() error {
 		if a.URL == "" || a.ChainFile == "" {
 			return errors.New("timestamps.authorities: url and chain_file are required")
 		}
+	}
+	return nil
+}
+
+func (t *TUF) validate() error {
+	switch {
+	case t.Directory == "":
+		return errors.New("tuf.directory is required")
+	case t.Lead < 0:
+		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
+	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
+		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
 	}
 	return nil
 }
@@ -388,6 +434,9 @@ func (c *Config) anchor(dir string) {
 	}
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
+	}
+	if c.TUF != nil {
+		paths = append(paths, &c.TUF.Directory)
 	}
 	if f := c.Keys.File; f != nil {
 		paths = append(paths, &f.Directory, &f.IdentityFile)

@@ -18,6 +18,7 @@ import (
 
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/tuf"
 	"provost/store"
 )
 
@@ -72,6 +73,11 @@ func initialise(ctx context.Context, c Config) error {
 	keep, err := keys.KeepRootIn(c.Keys.OfflineRoot, c.Keys.OfflineRootRecipient)
 	if err != nil {
 		return err
+	}
+	if c.TUF != nil {
+		if err := b.Create(ctx, tufKey); err != nil {
+			return fmt.Errorf("create key %s: %w", tufKey, err)
+		}
 	}
 	pinned, err := pinnedRoot(c)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -128,6 +134,16 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 		Backend: b, Archive: db, Leases: db, Root: root, Identity: c.Service, Organization: c.Keys.Organization,
 		SigningWindow: c.Keys.SigningWindow, MaxSignatures: c.Keys.MaxSignatures, Signatures: db.Signatures,
 		RetireAfter: c.Keys.RetireAfter, Now: time.Now,
+	}
+	if t := c.TUF; t != nil {
+		k.Lead = t.Lead
+		k.Published = func(context.Context) ([]byte, error) {
+			published, ok, err := tuf.Published(t.Directory)
+			if err != nil || !ok { // closed with an error; nothing published yet binds nobody
+				return nil, err
+			}
+			return published, nil
+		}
 	}
 	if l := c.Log; l != nil && l.Directory != "" {
 		k.Log = &keys.LogConfig{Directory: l.Directory, URL: l.URL}
