@@ -123,18 +123,23 @@ type Keys struct {
 	File  *FileKeys  `yaml:"file"`
 }
 
-// Log is the embedded transparency log, or an external one. Exactly one of
-// Directory and Rekor is set.
+// Log is the embedded transparency log, and the one of certificates.
 type Log struct {
-	// Directory is where the embedded logs are kept. provostd init makes it.
+	// Directory is where the embedded logs are kept. provostd init makes it. All
+	// processes of the service share it.
 	Directory string `yaml:"directory"`
 
 	// URL is where clients read the embedded log. Its host is the log's name
 	// for ever, and every shard has its own. Default SERVICE/log.
 	URL string `yaml:"url"`
 
-	// Rekor is an external Rekor v2 log.
+	// Rekor is an external Rekor v2 log that takes the entries instead.
 	Rekor *Rekor `yaml:"rekor"`
+
+	// WitnessPolicyFile says which witnesses must cosign every checkpoint
+	// before it is used, in the form that Tessera reads (witness and group
+	// lines, then quorum). Without it there are none.
+	WitnessPolicyFile string `yaml:"witness_policy_file"`
 }
 
 // Rekor is an external Rekor v2 log.
@@ -266,7 +271,7 @@ func (c *Config) defaults() {
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
 	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
-	if c.Log != nil && c.Log.Directory != "" {
+	if c.Log != nil {
 		setDefault(&c.Log.URL, c.Service+"/log")
 	}
 	if t := c.TUF; t != nil {
@@ -335,8 +340,8 @@ func (l *Log) validate() error {
 	switch {
 	case l == nil:
 		return nil
-	case (l.Directory == "") == (l.Rekor == nil):
-		return errors.New("log: exactly one of directory and rekor is required")
+	case l.Directory == "":
+		return errors.New("log.directory is required")
 	case l.Rekor != nil && (l.Rekor.URL == "" || l.Rekor.PublicKeyFile == "" || l.Rekor.From.IsZero()):
 		return errors.New("log.rekor: url, public_key_file and from are required")
 	}
@@ -422,7 +427,7 @@ func (k *Keys) validate() error {
 func (c *Config) anchor(dir string) {
 	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
 	if l := c.Log; l != nil {
-		paths = append(paths, &l.Directory)
+		paths = append(paths, &l.Directory, &l.WitnessPolicyFile)
 		if l.Rekor != nil {
 			paths = append(paths, &l.Rekor.PublicKeyFile)
 		}
