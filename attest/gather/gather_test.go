@@ -340,15 +340,18 @@ func TestCrowd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for i := 0; runtime.NumGoroutine() > before && i < 1000; i++ {
+	left := func() int {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.running + len(g.waiting)
+	}
+	for i := 0; (left() > 0 || runtime.NumGoroutine() > before) && i < 1000; i++ {
 		time.Sleep(time.Millisecond)
 	}
 	if now := runtime.NumGoroutine(); now > before {
 		t.Error(fmt.Sprint("goroutines are left: ", now-before))
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.running != 0 || len(g.waiting) != 0 {
-		t.Errorf("%d runs and %d calls are left", g.running, len(g.waiting))
+	if n := left(); n != 0 {
+		t.Errorf("%d runs and calls are left", n)
 	}
 }
