@@ -44,10 +44,10 @@ type keySet struct {
 	mu      sync.Mutex
 	keys    []jose.JSONWebKey
 	checked map[[sha256.Size]byte][]byte // payloads of tokens that these very keys signed, by the token's hash
-	fetched time.Time     // when keys were got
-	tried   time.Time     // when fetching last began
-	err     error         // what came of that
-	flight  chan struct{} // closed when the fetch under way ends; nil for none
+	fetched time.Time                    // when keys were got
+	tried   time.Time                    // when fetching last began
+	err     error                        // what came of that
+	flight  chan struct{}                // closed when the fetch under way ends; nil for none
 }
 
 // find returns the keys that a token may be signed with, those of its key id.

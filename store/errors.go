@@ -74,6 +74,12 @@ func isTaken(err error) bool {
 	return errors.As(err, &se) && (se.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || se.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 }
 
+// isBusy reports whether err says that another process has the file.
+func isBusy(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 // inTheWay reports whether err is what one meets when another process migrates
 // the same file: a lock, or a table that is already there.
 func inTheWay(err error) bool {

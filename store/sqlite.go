@@ -32,6 +32,10 @@ const (
 	// busyTimeout bounds the wait for another process, such as a backup or
 	// the service that this one replaces. Callers with less time wait less.
 	busyTimeout = 5 * time.Second
+	// busyPoll is how often the writer looks whether the file is free. SQLite
+	// itself would soon look every 100 ms only, and so hardly ever get in
+	// beside a process that writes without a pause.
+	busyPoll = time.Millisecond
 	// maxReaders is the number of connections for reading. They do not wait
 	// for the writer (WAL).
 	maxReaders = 4
@@ -88,7 +92,7 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 	// synchronous=FULL syncs the WAL on every commit; NORMAL, the usual
 	// companion of WAL, loses acknowledged commits with the power.
 	// recursive_triggers lets the append-only triggers see INSERT OR REPLACE.
-	if s.writer, err = openPool(path, 1, url.Values{
+	if s.writer, err = openPool(path, 1, 0, url.Values{
 		"_txlock":       {"immediate"},
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"on"},
@@ -99,7 +103,7 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if s.readers, err = openPool(path, maxReaders, url.Values{
+	if s.readers, err = openPool(path, maxReaders, busyTimeout, url.Values{
 		"_query_only": {"on"},
 		"_pragma":     {"cell_size_check(1)", fmt.Sprintf("cache_size(-%d)", readerCache>>10)},
 	}); err != nil {
@@ -163,8 +167,8 @@ func createFile(path string) error {
 
 // openPool opens nothing yet: every connection that database/sql makes later
 // gets these settings, because they stand in its name.
-func openPool(path string, conns int, settings url.Values) (*pool, error) {
-	settings.Set("_busy_timeout", fmt.Sprint(busyTimeout.Milliseconds()))
+func openPool(path string, conns int, wait time.Duration, settings url.Values) (*pool, error) {
+	settings.Set("_busy_timeout", fmt.Sprint(wait.Milliseconds()))
 	settings.Set("_dqs", "0")       // a misspelt column is an error, not a string
 	settings.Set("_defensive", "1") // SQL cannot corrupt the file
 	settings.Set("_error_rc", "1")  // no text of an earlier error beside a code
@@ -233,7 +237,7 @@ func (s *SQLite) migrations() (*goose.Provider, error) {
 // up-to-date one does not need. BEGIN IMMEDIATE does not ask; a write does,
 // and taken back it needs no space: with a full disk there is still reading.
 func (s *SQLite) checkWritable(ctx context.Context) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -245,7 +249,7 @@ func (s *SQLite) checkWritable(ctx context.Context) error {
 // claim marks an empty database as ours, and refuses one of another program or
 // of a later version.
 func (s *SQLite) claim(ctx context.Context) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -272,7 +276,7 @@ func (s *SQLite) claim(ctx context.Context) error {
 	return tx.Commit()
 }
 
-func (s *SQLite) checkVersion(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLite) checkVersion(ctx context.Context, tx *tx) error {
 	p, err := s.migrations()
 	if err != nil {
 		return err

@@ -186,10 +186,11 @@ func TestCertificateVersions(t *testing.T) {
 	}
 }
 
+// TestSettings: the wait for other processes is in begin, see busyPoll.
 func TestSettings(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "provost.db"))
 	for pragma, want := range map[string]string{
-		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "recursive_triggers": "1",
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "0", "recursive_triggers": "1",
 	} {
 		var got string
 		if err := s.writer.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {

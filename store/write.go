@@ -236,8 +236,16 @@ type tx struct {
 	signed    map[version]int
 }
 
+// begin waits for other processes, not longer than busyTimeout.
 func (p *pool) begin(ctx context.Context, opts *sql.TxOptions) (*tx, error) {
 	t, err := p.BeginTx(ctx, opts)
+	for start := time.Now(); isBusy(err) && time.Since(start) < busyTimeout; t, err = p.BeginTx(ctx, opts) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(busyPoll):
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -55,11 +55,13 @@ VAULT_TOKEN, in the transit engine.`,
 	f.StringVar(&d.data, "data", defaultData, "`DIR` for everything that is kept")
 	f.StringVar(&d.listen, "listen", "127.0.0.1:8080", "loopback `ADDRESS` to listen on; port 0 takes a free one")
 	f.StringVar(&d.keys, "keys", "file", "where the keys are: file or vault")
+	f.BoolVar(&d.log, "log", true, "keep a transparency log; without it other clients need flags")
 	return c
 }
 
 type dev struct {
 	data, listen, keys string
+	log                bool
 }
 
 func (d dev) run(ctx context.Context) error {
@@ -114,6 +116,9 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	if err := devTUF(ctx, config, s, data); err != nil {
+		return err
+	}
 	s.handle("/dev/issuer/", issuer)
 	if err := d.writeEnvironment(data, base, issuer); err != nil {
 		return err
@@ -154,7 +159,7 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 	c := Config{
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
-		Log:     &Log{Directory: filepath.Join(data, "log")},
+		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
@@ -166,6 +171,9 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
 			"prod":    {Builders: []policy.Builder{hosted}, Sources: released, SBOM: policy.SBOMRequired},
 		},
+	}
+	if d.log {
+		c.Log = &Log{Directory: filepath.Join(data, "log")}
 	}
 	if d.keys == "vault" {
 		c.Keys.Vault = &VaultKeys{Address: os.Getenv("VAULT_ADDR"), TokenEnv: "VAULT_TOKEN"}

@@ -22,6 +22,7 @@ import (
 	"provost/api"
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/tuf"
 	"provost/store"
 	"provost/verify"
 	"provost/verify/policy"
@@ -38,6 +39,7 @@ type service struct {
 	store     *store.SQLite
 	backend   backend
 	authority *keys.Authority
+	tuf       *tuf.Repository // nil without one
 	server    *api.Server
 	mux       *http.ServeMux
 	parsed    atomic.Pointer[parsedTrust]
@@ -103,6 +105,12 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	s.mux.Handle("/", s.server.Handler())
 	for path, h := range s.authority.LogHandlers() {
 		s.mux.Handle(path, h)
+	}
+	if c.TUF != nil {
+		if s.tuf, err = openTUF(c, s.backend); err != nil {
+			return nil, err
+		}
+		s.mux.Handle(tuf.Prefix, s.tuf.Handler())
 	}
 	return s, s.reportOpenIntents(ctx)
 }
@@ -221,6 +229,11 @@ func (s *service) maintain(ctx context.Context) {
 	for {
 		if err := s.authority.Maintain(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("maintain signing keys", "error", err.Error())
+		}
+		if s.tuf != nil {
+			if err := s.tuf.Refresh(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.log.Error("refresh the TUF repository", "error", err.Error())
+			}
 		}
 		select {
 		case <-ctx.Done():
