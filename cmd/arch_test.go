@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"api":             {"attest", "verify", "api/client"},
 	"api/client":      {"attest"},
 	"cmd/provost":     {"attest", "verify", "api/client"},
-	"cmd/provostd":    {"attest", "verify", "verify/policy", "keys", "store", "api", "api/client"},
+	"cmd/provostd":    {"attest", "verify", "verify/policy", "keys", "keys/tuf", "store", "api", "api/client"},
 	"cmd":             {},
 }
 

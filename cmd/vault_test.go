@@ -34,13 +34,8 @@ type vaultDaemon struct {
 	data  string
 }
 
-// servePolicies are what the service needs in its daily work: not to create
-// keys.
-var servePolicies = []string{
-	keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate, keystest.PolicyToken,
-}
-
-func startWithVault(t *testing.T, tokenTTL time.Duration) *vaultDaemon {
+// more is put at the end of the configuration.
+func startWithVault(t *testing.T, tokenTTL time.Duration, more ...string) *vaultDaemon {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real servers")
@@ -75,7 +70,7 @@ environments:
   prod:
     builders: [{id: "https://provost.example.com/builders/ci", level: 2}]
     sources: [{repository: "https://github.com/acme/app", refs: [refs/heads/main]}]
-`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL)
+`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL) + strings.Join(more, "")
 		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -85,11 +80,11 @@ environments:
 	if err != nil {
 		t.Fatal(err)
 	}
-	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicyCA, keystest.PolicyToken)
+	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicyCA, keystest.PolicyLog, keystest.PolicyToken)
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
-	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, servePolicies...))
+	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, keystest.ServePolicies()...))
 	return &vaultDaemon{daemon: d, vault: v, slow: proxy, token: people.token(t, vaultService), data: data}
 }
 
@@ -178,8 +173,10 @@ func TestVaultFaults(t *testing.T) {
 		{name: "unreachable", begin: d.vault.Stop, mend: d.vault.Restart, temporary: true},
 		{name: "slow", begin: func() { d.slow.delay.Store(int64(5 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
 		{name: "permission to sign taken away",
-			begin: func() { d.vault.WritePolicy(keystest.PolicySign, `path "none" { capabilities = ["read"] }`) },
-			mend:  func() { d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)) }},
+			begin: func() { d.vault.WritePolicy(keystest.PolicySignEvidence, `path "none" { capabilities = ["read"] }`) },
+			mend: func() {
+				d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence))
+			}},
 		{name: "permission to timestamp taken away",
 			begin: func() { d.vault.WritePolicy(keystest.PolicyTimestamp, `path "none" { capabilities = ["read"] }`) },
 			mend: func() {
@@ -235,7 +232,7 @@ func TestConfigCheckOnVault(t *testing.T) {
 	if out, err := check(); err != nil {
 		t.Errorf("under the shipped policies: %v\n%s", err, out)
 	}
-	d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)+`
+	d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence)+`
 path "transit/export/*" { capabilities = ["read"] }`)
 	if out, err := check(); err == nil || !strings.Contains(out, "export") {
 		t.Errorf("with export granted: %v\n%s", err, out)

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"provost/api"
+	"provost/keys/tuf"
 	"provost/verify/policy"
 )
 
@@ -54,6 +55,19 @@ type Config struct {
 	// Keys says where the keys are.
 	Keys Keys `yaml:"keys"`
 
+	// Log is the transparency log that every signature goes into, and the log of
+	// the certificates. Without it bundles carry no log entry and leaves no SCT,
+	// and other clients need flags to believe them.
+	Log *Log `yaml:"log"`
+
+	// Timestamps says whose timestamps a signature gets. Default: those of the
+	// service's own authority.
+	Timestamps *Timestamps `yaml:"timestamps"`
+
+	// TUF is the repository by which clients learn the trust root; without it
+	// none is served.
+	TUF *TUF `yaml:"tuf"`
+
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
 
@@ -82,6 +96,16 @@ type Keys struct {
 	// at least 1h.
 	SigningWindow time.Duration `yaml:"signing_window"`
 
+	// MaxSignatures is how many signatures a key version makes before the
+	// service rotates it; it may be passed by what is signed in half a minute.
+	// Default 0, no limit.
+	MaxSignatures int64 `yaml:"max_signatures"`
+
+	// RetireAfter is how long after a rotation the older versions are taken out
+	// of use in the key backend (Vault: min_encryption_version). Default 2m; a
+	// negative value never does.
+	RetireAfter time.Duration `yaml:"retire_after"`
+
 	// OfflineRoot is the directory into which `provostd init` writes the key
 	// of the root CA, encrypted to OfflineRootRecipient, as root-….age. Take it
 	// away afterwards: the service never needs it.
@@ -97,6 +121,65 @@ type Keys struct {
 
 	Vault *VaultKeys `yaml:"vault"`
 	File  *FileKeys  `yaml:"file"`
+}
+
+// Log is the embedded transparency log, or an external one. Exactly one of
+// Directory and Rekor is set.
+type Log struct {
+	// Directory is where the embedded logs are kept. provostd init makes it.
+	Directory string `yaml:"directory"`
+
+	// URL is where clients read the embedded log. Its host is the log's name
+	// for ever, and every shard has its own. Default SERVICE/log.
+	URL string `yaml:"url"`
+
+	// Rekor is an external Rekor v2 log.
+	Rekor *Rekor `yaml:"rekor"`
+}
+
+// Rekor is an external Rekor v2 log.
+type Rekor struct {
+	URL           string `yaml:"url"`
+	PublicKeyFile string `yaml:"public_key_file"` // PEM
+	// From is when that log began, RFC 3339: from then on it is believed.
+	From time.Time `yaml:"from"`
+}
+
+// Timestamps are the timestamp authorities that stamp every signature.
+type Timestamps struct {
+	// NotOwn leaves out the service's own authority.
+	NotOwn bool `yaml:"not_own"`
+	// Authorities are RFC 3161 authorities that others run.
+	Authorities []TimestampAuthority `yaml:"authorities"`
+	// Threshold is how many must answer, the own one included. Default all.
+	Threshold int `yaml:"threshold"`
+}
+
+// TimestampAuthority is an RFC 3161 timestamp authority that others run.
+type TimestampAuthority struct {
+	URL string `yaml:"url"`
+	// ChainFile has its certificates, PEM: the one that stamps first, the root
+	// last.
+	ChainFile string `yaml:"chain_file"`
+}
+
+// TUF is a TUF repository, served under /tuf/. Its root and targets are signed
+// offline (provostd tuf), its snapshot and timestamp by the key tuf of the key
+// backend.
+type TUF struct {
+	// Directory holds it. Every process of the service that signs must see the
+	// same one.
+	Directory string `yaml:"directory"`
+
+	// Lead is how long a new authority must be published before it may be
+	// used, so that every client has heard of it. Default 48h.
+	Lead time.Duration `yaml:"lead"`
+
+	// SnapshotExpiry and TimestampExpiry are how long clients believe what the
+	// service signed last: no longer than that may it be down. Defaults 504h
+	// (21 days) and 168h, at least 1h each.
+	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
+	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
 }
 
 // VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
@@ -182,6 +265,15 @@ func (c *Config) defaults() {
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
+	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
+	if c.Log != nil && c.Log.Directory != "" {
+		setDefault(&c.Log.URL, c.Service+"/log")
+	}
+	if t := c.TUF; t != nil {
+		setDefault(&t.Lead, tuf.DefaultLead)
+		setDefault(&t.SnapshotExpiry, tuf.DefaultSnapshotExpiry)
+		setDefault(&t.TimestampExpiry, tuf.DefaultTimestampExpiry)
+	}
 	if v := c.Keys.Vault; v != nil {
 		setDefault(&v.Mount, "transit")
 		setDefault(&v.KeyPrefix, "provost-")
@@ -225,7 +317,61 @@ func (c *Config) validate() error {
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
 	}
+	if err := c.Log.validate(); err != nil {
+		return err
+	}
+	if err := c.Timestamps.validate(); err != nil {
+		return err
+	}
+	if t := c.TUF; t != nil {
+		if err := t.validate(); err != nil {
+			return err
+		}
+	}
 	return c.Keys.validate()
+}
+
+func (l *Log) validate() error {
+	switch {
+	case l == nil:
+		return nil
+	case (l.Directory == "") == (l.Rekor == nil):
+		return errors.New("log: exactly one of directory and rekor is required")
+	case l.Rekor != nil && (l.Rekor.URL == "" || l.Rekor.PublicKeyFile == "" || l.Rekor.From.IsZero()):
+		return errors.New("log.rekor: url, public_key_file and from are required")
+	}
+	return nil
+}
+
+func (t *Timestamps) validate() error {
+	if t == nil {
+		return nil
+	}
+	asked := len(t.Authorities)
+	if !t.NotOwn {
+		asked++
+	}
+	if asked == 0 || t.Threshold < 0 || t.Threshold > asked {
+		return fmt.Errorf("timestamps: %d authorities and a threshold of %d", asked, t.Threshold)
+	}
+	for _, a := range t.Authorities {
+		if a.URL == "" || a.ChainFile == "" {
+			return errors.New("timestamps.authorities: url and chain_file are required")
+		}
+	}
+	return nil
+}
+
+func (t *TUF) validate() error {
+	switch {
+	case t.Directory == "":
+		return errors.New("tuf.directory is required")
+	case t.Lead < 0:
+		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
+	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
+		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -236,6 +382,9 @@ func isLoopback(host string) bool {
 func (k *Keys) validate() error {
 	if k.SigningWindow < time.Hour {
 		return fmt.Errorf("keys.signing_window %s: want at least 1h", k.SigningWindow)
+	}
+	if k.MaxSignatures < 0 {
+		return errors.New("keys.max_signatures: want 0 or more")
 	}
 	if k.RootCertificate == "" {
 		return errors.New("keys.root_certificate is required")
@@ -272,8 +421,22 @@ func (k *Keys) validate() error {
 // anchor makes relative paths relative to dir.
 func (c *Config) anchor(dir string) {
 	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
+	if l := c.Log; l != nil {
+		paths = append(paths, &l.Directory)
+		if l.Rekor != nil {
+			paths = append(paths, &l.Rekor.PublicKeyFile)
+		}
+	}
+	if t := c.Timestamps; t != nil {
+		for i := range t.Authorities {
+			paths = append(paths, &t.Authorities[i].ChainFile)
+		}
+	}
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
+	}
+	if c.TUF != nil {
+		paths = append(paths, &c.TUF.Directory)
 	}
 	if f := c.Keys.File; f != nil {
 		paths = append(paths, &f.Directory, &f.IdentityFile)

@@ -87,6 +87,11 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"a certificate without its key", file, "listen: 127.0.0.1:8080", "listen: :8080\ntls: {certificate_file: tls.crt}", "certificate_file and key_file"},
 		{"TLS with nothing", file, "listen: 127.0.0.1:8080", "listen: :8080\ntls: {}", "certificate_file and key_file"},
 
+		{"a TUF repository without a directory", file, "keys:", "tuf: {lead: 1h}\nkeys:", "tuf.directory"},
+		{"a lead below 0", file, "keys:", "tuf: {directory: tuf, lead: -1h}\nkeys:", "tuf.lead"},
+		{"a timestamp that nothing can keep fresh", file, "keys:", "tuf: {directory: tuf, timestamp_expiry: 1m}\nkeys:", "timestamp_expiry"},
+		{"a snapshot that ends before the timestamp", file, "keys:", "tuf: {directory: tuf, snapshot_expiry: 2h}\nkeys:", "snapshot_expiry"},
+
 		{"a duration in words", file, "database: provost.db", "database: a\nshutdown_grace: soon", "into time.Duration"},
 		{"a duration without a unit", file, "database: provost.db", "database: a\nshutdown_grace: 30", "into time.Duration"},
 		{"a grace below 0", file, "database: provost.db", "database: a\nshutdown_grace: -1s", "shutdown_grace"},

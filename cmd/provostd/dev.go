@@ -114,6 +114,9 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	if err := devTUF(ctx, config, s, data); err != nil {
+		return err
+	}
 	s.handle("/dev/issuer/", issuer)
 	if err := d.writeEnvironment(data, base, issuer); err != nil {
 		return err
@@ -154,6 +157,8 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 	c := Config{
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
+		Log:     &Log{Directory: filepath.Join(data, "log")},
+		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),

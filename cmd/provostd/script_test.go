@@ -32,6 +32,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/tuf"
 )
 
 func TestMain(m *testing.M) {
@@ -40,13 +42,16 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script: each script is what a user could type, on
 // the real programs.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { testscript.Run(t, scripts(t, "testdata/script")) }
+
+// scripts are the scripts of a directory.
+func scripts(t *testing.T, dir string) testscript.Params {
 	client, err := provost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/script",
+	return testscript.Params{
+		Dir:                dir,
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(client)+string(os.PathListSeparator)+e.Getenv("PATH"))
@@ -63,8 +68,9 @@ func TestScripts(t *testing.T) {
 			"self-signed": selfSigned,
 			"claim":       claim,
 			"same":        same,
+			"follow":      follow,
 		},
-	})
+	}
 }
 
 // provost builds the command line once, and returns where.
@@ -317,6 +323,28 @@ func claim(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got, ok := claims[args[1]]; !ok || !pattern.MatchString(fmt.Sprint(got)) {
 		ts.Fatalf("%s: it claims %s: %v, want %q", args[0], args[1], got, args[2])
+	}
+}
+
+// follow URL ROOT FILE: a new client of sigstore-go that has nothing but the
+// root follows the TUF repository, and writes the trusted root that it finds.
+func follow(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: follow URL ROOT FILE")
+	}
+	client, err := tuf.New(tuf.DefaultOptions().WithRepositoryBaseURL(args[0]).WithRoot([]byte(ts.ReadFile(args[1]))).WithDisableLocalCache())
+	ts.Check(err)
+	_, err = root.GetTrustedRoot(client)
+	ts.Check(err)
+	_, err = root.GetSigningConfig(client)
+	ts.Check(err)
+	found, err := client.GetTarget("trusted_root.json")
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), found, 0o644))
+	pem, err := client.GetTarget("provenance-v1.pem")
+	ts.Check(err)
+	if !strings.HasPrefix(string(pem), "-----BEGIN PUBLIC KEY-----") {
+		ts.Fatalf("provenance-v1.pem: %s", pem)
 	}
 }
 

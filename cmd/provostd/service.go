@@ -22,6 +22,7 @@ import (
 	"provost/api"
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/tuf"
 	"provost/store"
 	"provost/verify"
 	"provost/verify/policy"
@@ -38,6 +39,7 @@ type service struct {
 	store     *store.SQLite
 	backend   backend
 	authority *keys.Authority
+	tuf       *tuf.Repository // nil without one
 	server    *api.Server
 	mux       *http.ServeMux
 	parsed    atomic.Pointer[parsedTrust]
@@ -65,14 +67,22 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.authority, err = keys.Open(ctx, authorityConfig(c, s.backend, s.store, root)); err != nil {
+	trusted, err := authorityConfig(c, s.backend, s.store, root)
+	if err != nil {
+		return nil, err
+	}
+	trusted.Warn = s.log.Warn
+	if s.authority, err = keys.Open(ctx, trusted); err != nil {
+		return nil, err
+	}
+	if err := s.reconcile(ctx); err != nil {
 		return nil, err
 	}
 	judge, err := policy.New(c.Environments)
 	if err != nil {
 		return nil, err
 	}
-	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Ledger: s.store, Now: time.Now}
+	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now}
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
@@ -93,6 +103,15 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		return nil, err
 	}
 	s.mux.Handle("/", s.server.Handler())
+	for path, h := range s.authority.LogHandlers() {
+		s.mux.Handle(path, h)
+	}
+	if c.TUF != nil {
+		if s.tuf, err = openTUF(c, s.backend); err != nil {
+			return nil, err
+		}
+		s.mux.Handle(tuf.Prefix, s.tuf.Handler())
+	}
 	return s, s.reportOpenIntents(ctx)
 }
 
@@ -141,6 +160,23 @@ func (s *service) reportOpenIntents(ctx context.Context) error {
 	for _, in := range open {
 		s.log.Warn("open intent: it may have been signed, and was released to nobody",
 			"id", in.ID, "at", in.At, "signer", in.Signer, "predicate_type", in.PredicateType, "payload", in.Payload.String())
+	}
+	return nil
+}
+
+// reconcile compares the log with the database, and tells of entries that were
+// signed and logged by a process which did not live to release them.
+func (s *service) reconcile(ctx context.Context) error {
+	orphans, err := s.authority.Reconcile(ctx, s.store)
+	if err != nil { // closed: a log that cannot be explained is not continued
+		return fmt.Errorf("compare the log with the database: %w", err)
+	}
+	for _, o := range orphans {
+		if o.Intent == "" {
+			s.log.Error("log entry that no intent explains: was the key or the log used behind our back?", "log", o.Log, "index", o.Index, "message", o.Message.String())
+			continue
+		}
+		s.log.Warn("log entry of an open intent: it was signed and logged, and released to nobody", "log", o.Log, "index", o.Index, "intent", o.Intent)
 	}
 	return nil
 }
@@ -194,6 +230,11 @@ func (s *service) maintain(ctx context.Context) {
 		if err := s.authority.Maintain(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("maintain signing keys", "error", err.Error())
 		}
+		if s.tuf != nil {
+			if err := s.tuf.Refresh(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.log.Error("refresh the TUF repository", "error", err.Error())
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -203,6 +244,9 @@ func (s *service) maintain(ctx context.Context) {
 }
 
 func (s *service) close() {
+	if s.authority != nil {
+		_ = s.authority.Close()
+	}
 	if s.backend != nil {
 		closeBackend(s.backend)
 	}

@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package tuf
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"provost/attest"
+)
+
+// An authority is an entry of a trusted root.
+type authority struct {
+	kind, name string
+	// id tells authorities apart: the same keys and certificates are the same
+	// authority, whatever its windows.
+	id         string
+	start, end time.Time // end is zero if it has none
+	born       time.Time // notBefore of what it signs with; zero for a log
+}
+
+func (a authority) String() string {
+	until := "without end"
+	if !a.end.IsZero() {
+		until = "until " + when(a.end)
+	}
+	return fmt.Sprintf("%s %s  %s  from %s %s", a.kind, a.name, a.id[:16], when(a.start), until)
+}
+
+// readAuthorities reads a trusted root, which must be one that clients accept
+// and in which every entry has a start.
+func readAuthorities(raw []byte) ([]authority, error) {
+	if _, err := root.NewTrustedRootFromJSON(raw); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", attest.ErrInvalid, trustedRootName, err)
+	}
+	var pb trustroot.TrustedRoot
+	if err := protojson.Unmarshal(raw, &pb); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", attest.ErrInvalid, trustedRootName, err)
+	}
+	var all []authority
+	for _, group := range []struct {
+		kind    string
+		entries []*trustroot.CertificateAuthority
+	}{{"certificate authority", pb.CertificateAuthorities}, {"timestamp authority", pb.TimestampAuthorities}} {
+		for _, e := range group.entries {
+			a := authority{kind: group.kind, name: e.GetUri()}
+			h := sha256.New()
+			h.Write([]byte(group.kind))
+			for i, c := range e.GetCertChain().GetCertificates() {
+				sum := sha256.Sum256(c.GetRawBytes())
+				h.Write(sum[:])
+				cert, err := x509.ParseCertificate(c.GetRawBytes())
+				if err != nil {
+					return nil, fmt.Errorf("%w: %s: %s %s: %w", attest.ErrInvalid, trustedRootName, a.kind, a.name, err)
+				}
+				if i == 0 {
+					a.born = cert.NotBefore
+				}
+			}
+			a.id = hex.EncodeToString(h.Sum(nil))
+			if err := a.window(e.GetValidFor()); err != nil {
+				return nil, err
+			}
+			if a.born.IsZero() {
+				return nil, fmt.Errorf("%w: %s: %s %s has no certificates", attest.ErrInvalid, trustedRootName, a.kind, a.name)
+			}
+			all = append(all, a)
+		}
+	}
+	for _, group := range []struct {
+		kind    string
+		entries []*trustroot.TransparencyLogInstance
+	}{{"transparency log", pb.Tlogs}, {"certificate log", pb.Ctlogs}} {
+		for _, e := range group.entries {
+			a := authority{kind: group.kind, name: e.GetBaseUrl()}
+			sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%x\n%x", group.kind, e.GetBaseUrl(), e.GetLogId().GetKeyId(), e.GetPublicKey().GetRawBytes()))
+			a.id = hex.EncodeToString(sum[:])
+			if err := a.window(e.GetPublicKey().GetValidFor()); err != nil {
+				return nil, err
+			}
+			all = append(all, a)
+		}
+	}
+	return all, nil
+}
+
+func (a *authority) window(w *v1.TimeRange) error {
+	if w.GetStart() == nil {
+		return fmt.Errorf("%w: %s: %s %s has no validFor.start", attest.ErrInvalid, trustedRootName, a.kind, a.name)
+	}
+	a.start = w.GetStart().AsTime()
+	if w.GetEnd() != nil {
+		a.end = w.GetEnd().AsTime()
+	}
+	return nil
+}
+
+// checkLead refuses a trusted root in which an authority is new, or begins
+// earlier than was published, and could be used before lead has passed:
+// clients look for a new root once a day, and one that has not seen the
+// authority refuses what it made.
+func checkLead(before, after []byte, now time.Time, lead time.Duration) error {
+	was, err := readAuthorities(before)
+	if err != nil {
+		return fmt.Errorf("published %w", err)
+	}
+	is, err := readAuthorities(after)
+	if err != nil {
+		return err
+	}
+	first := map[string]time.Time{} // when an authority begins, as published
+	for _, a := range was {
+		if t, ok := first[a.id]; !ok || a.start.Before(t) {
+			first[a.id] = a.start
+		}
+	}
+	earliest := now.Add(lead)
+	for _, a := range is {
+		published, known := first[a.id]
+		if known && !a.start.Before(published) {
+			continue
+		}
+		// The certificate counts as well: its key may sign from then on.
+		if a.start.Before(earliest) || !known && !a.born.IsZero() && a.born.Before(earliest) {
+			return fmt.Errorf("%w: %s %s (%s) was not published before: it may begin at %s at the earliest, %s after its publication, also in its certificate",
+				attest.ErrDenied, a.kind, a.name, a.id[:16], when(earliest), lead)
+		}
+	}
+	return nil
+}
