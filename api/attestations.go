@@ -190,6 +190,11 @@ func decodeID(c echo.Context) (string, error) {
 	if _, err := none(c); err != nil {
 		return "", err
 	}
+	return pathID(c)
+}
+
+// pathID is the id in the path.
+func pathID(c echo.Context) (string, error) {
 	id, err := param(c, "id")
 	if err != nil || !identifier.MatchString(id) {
 		return "", fmt.Errorf("%w: nothing has such an id", attest.ErrNotFound)

@@ -42,11 +42,14 @@ func problem(err error) client.Problem {
 	var limit *attest.LimitError
 	var document *attest.DocumentError
 	var grant *attest.GrantError
+	var busy *attest.BusyError
 	var routing *echo.HTTPError
 	switch {
 	case errors.Is(err, attest.ErrSelfCheck): // ours, whatever else it wraps
 	case errors.Is(err, client.ErrUnauthenticated):
 		p.Status, p.Detail = http.StatusUnauthorized, told(err)
+	case errors.As(err, &busy):
+		p.Status, p.Detail, p.RetryAfter = http.StatusTooManyRequests, "too many requests are waiting", retryAfter(err)
 	case errors.Is(err, attest.ErrUnavailable):
 		p.Status, p.Detail = http.StatusServiceUnavailable, "something this depends on cannot be reached now"
 		p.RetryAfter = retryAfter(err)

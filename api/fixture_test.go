@@ -14,6 +14,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net/http/httptest"
@@ -245,6 +247,7 @@ type testKeys struct {
 	ca      *testCA
 	mu      sync.Mutex
 	rotated []attest.Power
+	revoked []attest.KeyRevocation
 	fail    error
 }
 
@@ -263,6 +266,44 @@ func (k *testKeys) Rotate(_ context.Context, p attest.Power) (attest.KeyVersion,
 	}
 	k.rotated = append(k.rotated, p)
 	return attest.KeyVersion{Version: 1 + len(k.rotated), State: attest.KeyActive, NotBefore: time.Unix(3000, 0).UTC(), NotAfter: time.Unix(4000, 0).UTC()}, nil
+}
+
+func (k *testKeys) PlanRevocation(_ context.Context, r attest.KeyRevocation) (attest.KeyRevocation, []int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r.Version != 3 {
+		return r, nil, fmt.Errorf("%w: signer %s has no version %d", attest.ErrNotFound, r.Signer, r.Version)
+	}
+	if r.From.IsZero() {
+		r.From = time.Unix(1000, 0).UTC()
+	}
+	if r.To.IsZero() {
+		r.To = time.Now().Add(time.Hour).Truncate(time.Second).UTC()
+	}
+	r.ID, r.At = "revocation", time.Unix(5000, 0).UTC()
+	return r, []int{2, 3}, r.Validate()
+}
+
+func (k *testKeys) Revoke(_ context.Context, r attest.KeyRevocation) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fail == nil || errors.As(k.fail, new(recordedError)) {
+		k.revoked = append(k.revoked, r)
+	}
+	return k.fail
+}
+
+// A recordedError is of a revocation that was recorded nevertheless.
+type recordedError struct{}
+
+func (recordedError) Error() string  { return "cannot rotate" }
+func (recordedError) Recorded() bool { return true }
+
+func (k *testKeys) TimestampQuery(_ context.Context, query []byte) ([]byte, error) {
+	if string(query) != "query" {
+		return nil, fmt.Errorf("%w: timestamp request", attest.ErrInvalid)
+	}
+	return []byte("response"), nil
 }
 
 func (k *testKeys) TrustedRoot() ([]byte, error) { return k.ca.trustedRoot() }

@@ -26,7 +26,13 @@ import (
 type reply struct {
 	status   int
 	location string // of what was made; "" for nothing
-	body     any    // encoded as JSON, but [jsontext.Value] goes out as it is
+	body     any    // encoded as JSON, but [jsontext.Value] and [blob] go out as they are
+}
+
+// A blob is an answer that is not JSON.
+type blob struct {
+	mediaType string
+	bytes     []byte
 }
 
 // handle makes a handler of one call. It is the only place where a request
@@ -80,6 +86,10 @@ func (s *Server) authenticate(c echo.Context) (attest.Caller, error) {
 }
 
 func (r reply) write(c echo.Context) error {
+	if b, ok := r.body.(blob); ok {
+		c.Response().Header().Set("Cache-Control", "no-store")
+		return c.Blob(r.status, b.mediaType, b.bytes)
+	}
 	body, ok := r.body.(jsontext.Value)
 	if !ok {
 		var err error

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -42,10 +43,11 @@ type keySet struct {
 
 	mu      sync.Mutex
 	keys    []jose.JSONWebKey
-	fetched time.Time     // when keys were got
-	tried   time.Time     // when fetching last began
-	err     error         // what came of that
-	flight  chan struct{} // closed when the fetch under way ends; nil for none
+	checked map[[sha256.Size]byte][]byte // payloads of tokens that these very keys signed, by the token's hash
+	fetched time.Time                    // when keys were got
+	tried   time.Time                    // when fetching last began
+	err     error                        // what came of that
+	flight  chan struct{}                // closed when the fetch under way ends; nil for none
 }
 
 // find returns the keys that a token may be signed with, those of its key id.
@@ -60,15 +62,15 @@ func (s *keySet) find(ctx context.Context, h header) (tokenKeys, error) {
 		usable := s.keys != nil && age < keysUsable
 		found := s.match(h)
 		switch {
-		case found != nil && usable && (age < keysFresh || asked || s.tooSoon(now)):
+		case len(found.keys) > 0 && usable && (age < keysFresh || asked || s.tooSoon(now)):
 			s.mu.Unlock()
 			return found, nil
 		case s.flight == nil && (asked || s.tooSoon(now)):
 			defer s.mu.Unlock()
 			if usable {
-				return nil, unauthenticated("the token's key is not one of the issuer's")
+				return tokenKeys{}, unauthenticated("the token's key is not one of the issuer's")
 			}
-			return nil, &issuerError{s.tried.Add(retryEvery).Sub(now), s.err}
+			return tokenKeys{}, &issuerError{s.tried.Add(retryEvery).Sub(now), s.err}
 		case s.flight == nil:
 			s.flight, s.tried = make(chan struct{}), now
 			go s.refresh()
@@ -78,7 +80,7 @@ func (s *keySet) find(ctx context.Context, h header) (tokenKeys, error) {
 		asked = true
 		select {
 		case <-ctx.Done():
-			return nil, &issuerError{0, ctx.Err()}
+			return tokenKeys{}, &issuerError{0, ctx.Err()}
 		case <-flight:
 		}
 	}
@@ -88,9 +90,10 @@ func (s *keySet) find(ctx context.Context, h header) (tokenKeys, error) {
 func (s *keySet) match(h header) (found tokenKeys) {
 	for _, k := range s.keys {
 		if k.KeyID == h.kid && (k.Algorithm == "" || k.Algorithm == h.alg) {
-			found = append(found, k)
+			found.keys = append(found.keys, k)
 		}
 	}
+	found.set, found.fetched = s, s.fetched
 	return found
 }
 
@@ -112,7 +115,7 @@ func (s *keySet) refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
-		s.keys, s.fetched = keys, s.now()
+		s.keys, s.fetched, s.checked = keys, s.now(), nil
 	}
 	close(s.flight)
 	s.flight = nil
@@ -188,10 +191,54 @@ func parseKeys(raw []byte) ([]jose.JSONWebKey, error) {
 
 // tokenKeys are the keys one token may be signed with. They are an
 // [oidc.KeySet] that fetches nothing.
-type tokenKeys []jose.JSONWebKey
+type tokenKeys struct {
+	keys    []jose.JSONWebKey
+	set     *keySet
+	fetched time.Time // of the set, when these were taken from it
+}
+
+// maxChecked is how many tokens' signatures are remembered of one key set. A job
+// sends one token with many requests.
+const maxChecked = 1024
+
+// recall returns the payload of a token whose signature was verified with the
+// keys as they are now. Whether it is in time, and what it may do, is asked
+// anew with each request.
+func (k tokenKeys) recall(sum [sha256.Size]byte) ([]byte, bool) {
+	k.set.mu.Lock()
+	defer k.set.mu.Unlock()
+	payload, ok := k.set.checked[sum]
+	return payload, ok && k.set.fetched.Equal(k.fetched)
+}
+
+// remember is the other half of recall. Keys that were fetched anew in between
+// may lack the one that verified, so nothing is remembered then.
+func (k tokenKeys) remember(sum [sha256.Size]byte, payload []byte) {
+	k.set.mu.Lock()
+	defer k.set.mu.Unlock()
+	if !k.set.fetched.Equal(k.fetched) {
+		return
+	}
+	if len(k.set.checked) >= maxChecked || k.set.checked == nil {
+		k.set.checked = make(map[[sha256.Size]byte][]byte)
+	}
+	k.set.checked[sum] = payload
+}
 
 // VerifySignature returns the payload of a token that one of the keys signed.
-func (keys tokenKeys) VerifySignature(_ context.Context, token string) ([]byte, error) {
+func (k tokenKeys) VerifySignature(_ context.Context, token string) ([]byte, error) {
+	sum := sha256.Sum256([]byte(token))
+	if payload, ok := k.recall(sum); ok {
+		return payload, nil
+	}
+	payload, err := k.verify(token)
+	if err == nil {
+		k.remember(sum, payload)
+	}
+	return payload, err
+}
+
+func (k tokenKeys) verify(token string) ([]byte, error) {
 	var algs []jose.SignatureAlgorithm
 	for _, alg := range algorithms {
 		algs = append(algs, jose.SignatureAlgorithm(alg))
@@ -200,8 +247,8 @@ func (keys tokenKeys) VerifySignature(_ context.Context, token string) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		if payload, err := jws.Verify(k.Key); err == nil {
+	for _, key := range k.keys {
+		if payload, err := jws.Verify(key.Key); err == nil {
 			return payload, nil
 		}
 	}

@@ -118,6 +118,30 @@ func (m *memory) OpenIntents(_ context.Context, limit int) (open []attest.Intent
 	return open, m.fail
 }
 
+func (m *memory) SignedBy(_ context.Context, q attest.SignedQuery) (found []attest.Attestation, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.attestations {
+		if a.Signer == q.Signer && a.Seq > q.After && len(found) < q.Limit && !a.SignedAt.Before(q.From) && !a.SignedAt.After(q.To) &&
+			(q.Version == 0 || q.Version == a.KeyVersion) {
+			a.Bundle = nil
+			found = append(found, a)
+		}
+	}
+	return found, m.fail
+}
+
+func (m *memory) Decisions(_ context.Context, artifact attest.Digest, _ string, limit int) (found []attest.Decision, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.decisions {
+		if d.Artifact == artifact && len(found) < limit {
+			found = append(found, d)
+		}
+	}
+	return found, m.fail
+}
+
 func (m *memory) AppendDecision(ctx context.Context, d attest.Decision) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -44,8 +44,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // sign starts the clock of one request to sign; the function returned stops it.
 func (m *metrics) sign(p attest.Predicate) func(error) {
 	signer := attest.PowerEvidence
-	if _, ok := p.(attest.Provenance); ok {
+	switch p.(type) {
+	case attest.Provenance:
 		signer = attest.PowerProvenance
+	case attest.Revocation:
+		signer = attest.PowerVerdict
 	}
 	start := time.Now()
 	return func(err error) {

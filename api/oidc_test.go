@@ -276,6 +276,29 @@ func TestKeysOfTheIssuer(t *testing.T) {
 			t.Errorf("asked %d times; want 2", asked)
 		}
 	})
+	t.Run("a key replaced under its own id: what the old one signed is not remembered", func(t *testing.T) {
+		p := newIDP(t)
+		a := testAuth(t, p, nil)
+		old := p.token(nil)
+		accepted(t, a, old)
+		accepted(t, a, old) // remembered
+		p.set(func(p *idp) {
+			for i := range p.keys {
+				p.keys[i].Key = newKey(t)
+				p.keys[i].Algorithm = "ES256"
+			}
+		})
+		p.advance(keysFresh)
+		refused(t, a, old, client.ErrUnauthenticated)
+	})
+	t.Run("a remembered token still runs out", func(t *testing.T) {
+		p := newIDP(t)
+		a := testAuth(t, p, nil)
+		old := p.token(nil)
+		accepted(t, a, old)
+		p.advance(11 * time.Minute)
+		refused(t, a, old, client.ErrUnauthenticated)
+	})
 	t.Run("a key taken away stops counting in time", func(t *testing.T) {
 		p := newIDP(t)
 		a := testAuth(t, p, nil)

@@ -56,6 +56,10 @@ type Records interface {
 	Attestations(ctx context.Context, q attest.Query) ([]attest.Attestation, error)
 	// OpenIntents returns the oldest intents without an attestation.
 	OpenIntents(ctx context.Context, limit int) ([]attest.Intent, error)
+	// SignedBy returns what q selects, in ascending Seq, without bundles.
+	SignedBy(ctx context.Context, q attest.SignedQuery) ([]attest.Attestation, error)
+	// Decisions returns the newest decisions about an artifact.
+	Decisions(ctx context.Context, artifact attest.Digest, environment string, limit int) ([]attest.Decision, error)
 }
 
 // Keys are the signing keys.
@@ -65,6 +69,14 @@ type Keys interface {
 	Rotate(ctx context.Context, signer attest.Power) (attest.KeyVersion, error)
 	// TrustedRoot returns the trusted_root.json as it is now.
 	TrustedRoot() ([]byte, error)
+	// PlanRevocation completes a revocation without recording it, and returns
+	// the key versions whose signatures would be refused in that interval.
+	PlanRevocation(ctx context.Context, r attest.KeyRevocation) (attest.KeyRevocation, []int, error)
+	// Revoke records a completed revocation. Its error may say that it is
+	// recorded nevertheless, with a method Recorded() bool.
+	Revoke(ctx context.Context, r attest.KeyRevocation) error
+	// TimestampQuery answers an RFC 3161 request (DER) with a response.
+	TimestampQuery(ctx context.Context, query []byte) ([]byte, error)
 }
 
 // Config is what a Server stands on. All fields are required.
@@ -154,12 +166,16 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
 	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
 	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))
+	e.POST("/v1/attestations/:id/revocation", handle(s, attest.GrantRevoke, decodeRevokeAttestation, s.revokeAttestation))
 	e.GET("/v1/artifacts/:digest/attestations", handle(s, attest.GrantRead, decodeQuery, s.attestations))
 	e.GET("/v1/intents", handle(s, attest.GrantRead, none, s.intents))
 	e.POST("/v1/decisions", handle(s, attest.GrantDecide, decodeQuestion, s.decide))
 	e.GET("/v1/decisions/:id", handle(s, attest.GrantRead, decodeID, s.decision))
 	e.GET("/v1/keys", handle(s, attest.GrantRead, none, s.listKeys))
 	e.POST("/v1/keys/:signer/rotate", handle(s, attest.GrantRotate, decodeSigner, s.rotate))
+	e.POST("/v1/keys/:signer/revocations", handle(s, attest.GrantRevokeKeys, decodeRevocation, s.revoke))
+	e.GET("/v1/keys/:signer/impact", handle(s, attest.GrantRead, decodeImpact, s.impact))
+	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, s.timestamp))
 
 	// Public: what these say is said to everybody.
 	e.GET("/v1/trust/trusted_root.json", s.trustedRoot)

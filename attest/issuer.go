@@ -104,8 +104,18 @@ type Query struct {
 	Limit            int    // at most this many; must be positive
 }
 
-// A Predicate is what a request asks to have said. [Provenance], [SBOM] and
-// [VSA] are all there are; each stands in the file of its name.
+// A SignedQuery selects what a signer signed in an interval, in the order of
+// storing.
+type SignedQuery struct {
+	Signer   Power
+	Version  int       // of its key; 0 for any
+	From, To time.Time // of the trusted time, both inclusive
+	After    int64     // only those with a larger Seq
+	Limit    int       // at most this many; must be positive
+}
+
+// A Predicate is what a request asks to have said. [Provenance], [SBOM], [VSA]
+// and [Revocation] are all there are; each stands in the file of its name.
 type Predicate interface {
 	// claim decides whether the caller may say this, and says it.
 	claim(Caller) (claim, error)

@@ -17,7 +17,7 @@ type Power string
 const (
 	PowerProvenance Power = "provenance" // SLSA provenance
 	PowerEvidence   Power = "evidence"   // SBOMs and other evidence that a tenant submits
-	PowerVerdict    Power = "verdict"    // verification summaries of the gate
+	PowerVerdict    Power = "verdict"    // verification summaries of the gate, and revocations of attestations
 )
 
 // Powers are all signers there are.
@@ -37,6 +37,7 @@ func ParsePower(name string) (Power, error) {
 const (
 	KeyActive  = "active"  // signs now
 	KeyRetired = "retired" // signs no more; what it signed keeps verifying
+	KeyRevoked = "revoked" // signs no more; what it signed in an interval verifies no more
 )
 
 // A Key is one signer and all versions it ever had.
@@ -59,18 +60,19 @@ type KeyVersion struct {
 // the leaf of each key version. Certificates are kept for ever, because the
 // key backend is not an archive of public keys.
 type Certificate struct {
-	Name    string // what it certifies: "root", "issuing", "timestamp" or a signer
+	Name    string // what it certifies: "root", "timestamp", "log", "ctlog", "issuing-" and a signer, or a signer
 	Version int    // of the key in the backend, from 1; the root has version 1
 	DER     []byte
 }
 
 // PowerFor is the signer that may sign statements of a predicate type.
-// Whatever is neither provenance nor a verdict is evidence.
+// Whatever is neither provenance nor a verdict nor takes something back is
+// evidence.
 func PowerFor(predicateType string) Power {
-	switch predicateType {
-	case ProvenanceType:
+	switch {
+	case predicateType == ProvenanceType:
 		return PowerProvenance
-	case VSAType:
+	case predicateType == VSAType, IsRevocation(predicateType):
 		return PowerVerdict
 	default:
 		return PowerEvidence

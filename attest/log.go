@@ -8,14 +8,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // A Log is a transparency log that takes Rekor v2 entries.
@@ -31,6 +35,17 @@ type LogEntry struct {
 	Digest      [sha256.Size]byte // of the message that was signed, the DSSE PAE
 	Signature   []byte            // ASN.1 ECDSA P-256
 	Certificate []byte            // the signer's leaf, DER
+}
+
+// A LogOrphan is an entry found in a log that no attestation has: somebody
+// signed, and the service did not live to store what came of it. Or it was not
+// the service.
+type LogOrphan struct {
+	Log     string // hex ID of the log
+	Index   int64
+	Message Digest // SHA-256, what was signed
+	Intent  string // ID of the intent to sign it; "" when there is none
+	At      time.Time
 }
 
 // The kind and version of the entries that are logged (Rekor v2 knows no
@@ -104,4 +119,44 @@ func withIntent(ctx context.Context, id string) context.Context {
 func IntentOf(ctx context.Context) string {
 	id, _ := ctx.Value(intentKey{}).(string)
 	return id
+}
+
+// CheckpointOf is the tree size and root hash that a stored bundle's log entry
+// was proven in. Nothing is verified: it is for comparing the log with what it
+// said before, never for believing a bundle.
+func CheckpointOf(raw []byte) (size int64, root []byte, err error) {
+	b := new(protobundle.Bundle)
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, b); err != nil {
+		return 0, nil, fmt.Errorf("%w: bundle: %w", ErrInvalid, err)
+	}
+	entries := b.GetVerificationMaterial().GetTlogEntries()
+	if len(entries) == 0 {
+		return 0, nil, fmt.Errorf("%w: bundle has no log entry", ErrInvalid)
+	}
+	return parseCheckpoint(entries[0].GetInclusionProof().GetCheckpoint().GetEnvelope())
+}
+
+// ParseLogEntry returns the digest that a log entry's body says was signed. The
+// error is an [ErrInvalid].
+func ParseLogEntry(body []byte) (Digest, error) {
+	var entry struct {
+		Kind       string `json:"kind"`
+		APIVersion string `json:"apiVersion"`
+		Spec       struct {
+			V002 struct {
+				Data struct {
+					Algorithm string `json:"algorithm"`
+					Digest    []byte `json:"digest"`
+				} `json:"data"`
+			} `json:"hashedRekordV002"`
+		} `json:"spec"`
+	}
+	if err := DecodeOpenJSON(body, &entry); err != nil {
+		return Digest{}, fmt.Errorf("log entry: %w", err)
+	}
+	data := entry.Spec.V002.Data
+	if entry.Kind != LogKind || entry.APIVersion != LogVersion || data.Algorithm != "SHA2_256" {
+		return Digest{}, fmt.Errorf("%w: log entry: want %s %s over SHA-256", ErrInvalid, LogKind, LogVersion)
+	}
+	return NewDigest(AlgSHA256, hex.EncodeToString(data.Digest))
 }

@@ -191,6 +191,4 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	}
 }
 
-var allPolicies = []string{
-	keystest.PolicyInit, keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate, keystest.PolicyToken,
-}
+var allPolicies = keystest.Policies()

@@ -34,12 +34,6 @@ type vaultDaemon struct {
 	data  string
 }
 
-// servePolicies are what the service needs in its daily work: not to create
-// keys.
-var servePolicies = []string{
-	keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate, keystest.PolicyToken,
-}
-
 func startWithVault(t *testing.T, tokenTTL time.Duration) *vaultDaemon {
 	t.Helper()
 	if testing.Short() {
@@ -89,7 +83,7 @@ environments:
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
-	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, servePolicies...))
+	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, keystest.ServePolicies()...))
 	return &vaultDaemon{daemon: d, vault: v, slow: proxy, token: people.token(t, vaultService), data: data}
 }
 
@@ -178,8 +172,10 @@ func TestVaultFaults(t *testing.T) {
 		{name: "unreachable", begin: d.vault.Stop, mend: d.vault.Restart, temporary: true},
 		{name: "slow", begin: func() { d.slow.delay.Store(int64(5 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
 		{name: "permission to sign taken away",
-			begin: func() { d.vault.WritePolicy(keystest.PolicySign, `path "none" { capabilities = ["read"] }`) },
-			mend:  func() { d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)) }},
+			begin: func() { d.vault.WritePolicy(keystest.PolicySignEvidence, `path "none" { capabilities = ["read"] }`) },
+			mend: func() {
+				d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence))
+			}},
 		{name: "permission to timestamp taken away",
 			begin: func() { d.vault.WritePolicy(keystest.PolicyTimestamp, `path "none" { capabilities = ["read"] }`) },
 			mend: func() {
@@ -235,7 +231,7 @@ func TestConfigCheckOnVault(t *testing.T) {
 	if out, err := check(); err != nil {
 		t.Errorf("under the shipped policies: %v\n%s", err, out)
 	}
-	d.vault.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign)+`
+	d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence)+`
 path "transit/export/*" { capabilities = ["read"] }`)
 	if out, err := check(); err == nil || !strings.Contains(out, "export") {
 		t.Errorf("with export granted: %v\n%s", err, out)

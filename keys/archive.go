@@ -57,10 +57,8 @@ func readArchive(ctx context.Context, config Config) (archived, error) {
 	if err := root.cert.CheckSignatureFrom(root.cert); err != nil {
 		return archived{}, fmt.Errorf("archived root certificate: %w", err)
 	}
-	for name, fit := range map[string]func(*x509.Certificate) bool{
-		keyIssuing:   isIssuing,
-		keyTimestamp: func(c *x509.Certificate) bool { return isEnd(c, x509.ExtKeyUsageTimeStamping) },
-	} {
+	for _, name := range authorityKeys() {
+		fit := fitness(name)
 		var ours, others []certified
 		for _, c := range certs[name] {
 			switch {
@@ -159,6 +157,24 @@ func parseCertified(c attest.Certificate) (certified, error) {
 // issuedBy reports whether the CA signed the certificate and is named in it.
 func issuedBy(c, ca *x509.Certificate) bool {
 	return bytes.Equal(c.RawIssuer, ca.RawSubject) && c.CheckSignatureFrom(ca) == nil
+}
+
+// fitness is what a certificate of that key must be made for.
+func fitness(key string) func(*x509.Certificate) bool {
+	switch key {
+	case keyTimestamp:
+		return func(c *x509.Certificate) bool { return isEnd(c, x509.ExtKeyUsageTimeStamping) }
+	case keyLog, keyCTLog:
+		return isLog
+	default:
+		return isIssuing
+	}
+}
+
+// isLog reports whether it is for a log's key alone, as newLog makes it.
+func isLog(c *x509.Certificate) bool {
+	return !c.IsCA && c.KeyUsage == x509.KeyUsageDigitalSignature && len(c.ExtKeyUsage) == 0 &&
+		len(c.UnknownExtKeyUsage) == 1 && c.UnknownExtKeyUsage[0].Equal(oidDocumentSigning) && len(c.DNSNames) == 1
 }
 
 // isIssuing reports whether it is a CA's that may only issue leaves for code

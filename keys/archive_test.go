@@ -97,26 +97,28 @@ func TestOpenBelievesThePinnedRootAlone(t *testing.T) {
 	}{
 		{"another root that certifies our keys, and CAs of version 0", func(t *testing.T, a *archive, _ caKey) {
 			a.find("root").DER = evilRoot.cert.Raw
-			for _, name := range []string{"issuing", "timestamp"} {
+			for _, name := range []string{"issuing-verdict", "timestamp"} {
 				a.find(name).DER = evilRoot.again(t, a.find(name).DER, nil, nil)
 				a.certs = append(a.certs, attest.Certificate{Name: name, Version: 0, DER: evil.find(name).DER})
 			}
 		}, "versions begin at 1"},
 		{"another root that certifies our keys", func(t *testing.T, a *archive, _ caKey) {
 			a.find("root").DER = evilRoot.cert.Raw
-			for _, name := range []string{"issuing", "timestamp"} {
+			for _, name := range []string{"issuing-verdict", "timestamp"} {
 				a.find(name).DER = evilRoot.again(t, a.find(name).DER, nil, nil)
 			}
 		}, "not the pinned one"},
 		{"a second root", add("root", 2, evils("root")), "there are 2"},
 		{"our root twice", add("root", 2, ours("root")), "there are 2"},
-		{"a CA of version 0", add("issuing", 0, evils("issuing")), "versions begin at 1"},
-		{"a CA of version -1", add("issuing", -1, evils("issuing")), "versions begin at 1"},
+		{"a CA of version 0", add("issuing-verdict", 0, evils("issuing-verdict")), "versions begin at 1"},
+		{"a CA of version -1", add("issuing-verdict", -1, evils("issuing-verdict")), "versions begin at 1"},
 		{"a TSA of version 0", add("timestamp", 0, evils("timestamp")), "versions begin at 1"},
 		{"a leaf of version 0", add("verdict", 0, evils("verdict")), "versions begin at 1"},
-		{"a CA of a very high version", add("issuing", 1<<40, evils("issuing")), "pinned root did not sign"},
+		{"a CA of a very high version", add("issuing-verdict", 1<<40, evils("issuing-verdict")), "pinned root did not sign"},
 		{"a TSA of a very high version", add("timestamp", 1<<40, evils("timestamp")), "pinned root did not sign"},
-		{"a CA of another key", func(_ *testing.T, a *archive, _ caKey) { a.find("issuing").DER = evil.find("issuing").DER }, "pinned root did not sign"},
+		{"a CA of another key", func(_ *testing.T, a *archive, _ caKey) {
+			a.find("issuing-verdict").DER = evil.find("issuing-verdict").DER
+		}, "pinned root did not sign"},
 		{"a TSA of another key", func(_ *testing.T, a *archive, _ caKey) { a.find("timestamp").DER = evil.find("timestamp").DER }, "pinned root did not sign"},
 		{"a leaf by another CA", func(_ *testing.T, a *archive, _ caKey) { a.find("verdict").DER = evil.find("verdict").DER }, "not issued by"},
 		{"a leaf by another CA of a very high version", add("verdict", 1<<40, evils("verdict")), "not issued by"},
@@ -125,22 +127,22 @@ func TestOpenBelievesThePinnedRootAlone(t *testing.T) {
 			a.find("verdict").DER = evilRoot.again(t, der, nil, nil)
 		}, "not issued by"},
 		{"a leaf by another CA that is named like ours", func(t *testing.T, a *archive, _ caKey) {
-			issuing, err := x509.ParseCertificate(a.find("issuing").DER)
+			issuing, err := x509.ParseCertificate(a.find("issuing-verdict").DER)
 			check(t, err)
 			issuing.PublicKey = &stranger.PublicKey
 			a.find("verdict").DER = caKey{issuing, stranger}.again(t, a.find("verdict").DER, nil, nil)
 		}, "not issued by"},
-		{"our CA as a version it is not", add("issuing", 7, ours("issuing")), ""},
-		{"our TSA as a CA", add("issuing", 2, ours("timestamp")), "not made for"},
-		{"our CA as a TSA", add("timestamp", 2, ours("issuing")), "not made for"},
-		{"our CA as a leaf", add("verdict", 2, ours("issuing")), ""},
+		{"our CA as a version it is not", add("issuing-verdict", 7, ours("issuing-verdict")), ""},
+		{"our TSA as a CA", add("issuing-verdict", 9, ours("timestamp")), "not made for"},
+		{"our CA as a TSA", add("timestamp", 2, ours("issuing-verdict")), "not made for"},
+		{"our CA as a leaf", add("verdict", 2, ours("issuing-verdict")), ""},
 		{"another's leaf", add("verdict", 2, ours("evidence")), "names"},
-		{"a name that is no key", add("other", 1, ours("issuing")), "no such key"},
-		{"a version twice", add("issuing", 1, ours("issuing")), "there are two"},
-		{"no certificate", add("issuing", 2, func(*archive) []byte { return []byte("x") }), "issuing version 2"},
-		{"a CA that may make CAs", misused("issuing", func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), "not made for"},
-		{"a CA for anything", misused("issuing", func(c *x509.Certificate) { c.ExtKeyUsage = nil }), "not made for"},
-		{"a CA that is none", misused("issuing", func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero, c.MaxPathLen = false, false, -1 }), "not made for"},
+		{"a name that is no key", add("other", 1, ours("issuing-verdict")), "no such key"},
+		{"a version twice", add("issuing-verdict", 1, ours("issuing-verdict")), "there are two"},
+		{"no certificate", add("issuing-verdict", 9, func(*archive) []byte { return []byte("x") }), "issuing-verdict version 9"},
+		{"a CA that may make CAs", misused("issuing-verdict", func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), "not made for"},
+		{"a CA for anything", misused("issuing-verdict", func(c *x509.Certificate) { c.ExtKeyUsage = nil }), "not made for"},
+		{"a CA that is none", misused("issuing-verdict", func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero, c.MaxPathLen = false, false, -1 }), "not made for"},
 		{"a TSA that signs code", misused("timestamp", func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping, x509.ExtKeyUsageCodeSigning}
 		}), "not made for"},
@@ -198,7 +200,7 @@ func TestInitUnderAPin(t *testing.T) {
 	if err := keys.Init(t.Context(), other, never); !errors.Is(err, attest.ErrNotFound) || !strings.Contains(err.Error(), "would make another") {
 		t.Errorf("init of an empty archive: %v", err)
 	}
-	if _, err := other.Backend.Versions(t.Context(), "issuing"); !errors.Is(err, attest.ErrNotFound) || len(empty.certs) > 0 {
+	if _, err := other.Backend.Versions(t.Context(), "issuing-verdict"); !errors.Is(err, attest.ErrNotFound) || len(empty.certs) > 0 {
 		t.Errorf("it made something: %v, %v", err, empty.names())
 	}
 	other.Root = attest.Digest{}

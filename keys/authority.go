@@ -4,14 +4,17 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"provost/attest"
@@ -20,21 +23,38 @@ import (
 // Names of the keys that are not signers', in the backend and the archive.
 const (
 	keyRoot      = "root" // in the archive only
-	keyIssuing   = "issuing"
 	keyTimestamp = "timestamp"
+	keyLog       = "log"   // signs the checkpoints of the transparency log; a version is a shard
+	keyCTLog     = "ctlog" // signs SCTs, and the checkpoints of the log of leaf certificates
+	keyTUF       = "tuf"   // signs TUF's snapshot and timestamp; in the backend only
 )
+
+// keyIssuing names the key of the CA that issues a signer's leaves. A version
+// is an epoch: taking back an interval of one touches no other signer, and none
+// of the epochs after it.
+func keyIssuing(p attest.Power) string { return "issuing-" + string(p) }
+
+// authorityKeys are the keys that the root certifies.
+func authorityKeys() []string {
+	names := []string{keyTimestamp, keyLog, keyCTLog}
+	for _, p := range attest.Powers {
+		names = append(names, keyIssuing(p))
+	}
+	return names
+}
 
 // allKeys are the names of all keys of the backend.
 func allKeys() []string {
-	names := []string{keyIssuing, keyTimestamp}
+	names := append(authorityKeys(), keyTUF)
 	for _, p := range attest.Powers {
 		names = append(names, string(p))
 	}
 	return names
 }
 
-// An Archive keeps every certificate for ever. What it has returned survives
-// the process being killed. It is not trusted: see [Config.Root].
+// An Archive keeps every certificate and revocation for ever. What it has
+// returned survives the process being killed. It is not trusted: see
+// [Config.Root].
 type Archive interface {
 	// Certificates returns all certificates, in any order.
 	Certificates(ctx context.Context) ([]attest.Certificate, error)
@@ -42,12 +62,26 @@ type Archive interface {
 	// its name and version: the first one wins. An error that may pass wraps
 	// [attest.ErrUnavailable].
 	AppendCertificate(ctx context.Context, c attest.Certificate) (attest.Certificate, error)
+	// KeyRevocations returns all revocations, in the order of storing.
+	KeyRevocations(ctx context.Context) ([]attest.KeyRevocation, error)
+	// AppendKeyRevocation stores a revocation.
+	AppendKeyRevocation(ctx context.Context, r attest.KeyRevocation) error
+}
+
+// Leases are how several processes agree who does a thing.
+type Leases interface {
+	// Claim grants a lease until then, unless another holder has it now. Its
+	// own holder extends it.
+	Claim(ctx context.Context, name, holder string, now, until time.Time) (bool, error)
+	// Release ends a lease of that holder.
+	Release(ctx context.Context, name, holder string) error
 }
 
 // A Config is what an [Authority] stands on.
 type Config struct {
 	Backend Backend
 	Archive Archive
+	Leases  Leases
 	// Identity is this service's name in certificates, an https URL without a
 	// slash at its end. A signer is Identity + "/signers/" + its name, and
 	// the OIDC issuer of its leaves is Identity. It cannot be changed later:
@@ -58,6 +92,27 @@ type Config struct {
 	Organization string
 	// SigningWindow is how long a key version signs; a minute to a year.
 	SigningWindow time.Duration
+	// MaxSignatures is how many signatures a key version makes before it is
+	// rotated, as far as Signatures counts them; 0 for no such limit.
+	MaxSignatures int64
+	// Signatures counts what a key version has signed. It is asked at each
+	// [Authority.Maintain], and required with MaxSignatures.
+	Signatures func(ctx context.Context, p attest.Power, version int) (int64, error)
+	// RetireAfter is how long after its successor was adopted a version is
+	// taken out of use in the backend, if that is a [Retirer]. It leaves other
+	// processes the time to find out; whoever did not is told by the backend.
+	// 0 for two minutes; negative for never.
+	RetireAfter time.Duration
+	// Lead is how long before its first use an authority must be certified, so
+	// that every verifier has heard of it; 0 for 48 hours.
+	Lead time.Duration
+	// Published returns the trusted root that verifiers have been given, to
+	// use no authority they do not know; nil when it is not distributed.
+	Published func(ctx context.Context) ([]byte, error)
+	// Log is the transparency log; nil for none.
+	Log *LogConfig
+	// Timestamps says whose timestamps a signature gets.
+	Timestamps Timestamps
 	// Root is the SHA-256 of the root certificate's DER: what makes the
 	// archive's certificates ours, and not of whoever can write there. Keep it
 	// where those cannot. Open refuses without it; the first Init makes it,
@@ -65,7 +120,15 @@ type Config struct {
 	Root attest.Digest
 	// Now is the clock; nil for the system's.
 	Now func() time.Time
+	// Warn is told what does not stop the service and should be known; nil for
+	// nobody.
+	Warn func(message string, args ...any)
 }
+
+const (
+	defaultRetireAfter = 2 * time.Minute
+	defaultLead        = 48 * time.Hour
+)
 
 func (c *Config) complete() error {
 	u, err := url.Parse(c.Identity)
@@ -76,8 +139,31 @@ func (c *Config) complete() error {
 	if c.SigningWindow < time.Minute || c.SigningWindow > 366*24*time.Hour {
 		return fmt.Errorf("%w: signing window %s: want a minute to a year", attest.ErrInvalid, c.SigningWindow)
 	}
+	if c.MaxSignatures < 0 || c.MaxSignatures > 0 && c.Signatures == nil {
+		return fmt.Errorf("%w: at most %d signatures: want 0 or more, and somebody who counts", attest.ErrInvalid, c.MaxSignatures)
+	}
+	if c.Lead < 0 {
+		return fmt.Errorf("%w: lead %s: want 0 or more", attest.ErrInvalid, c.Lead)
+	}
+	if err := c.Timestamps.complete(); err != nil {
+		return err
+	}
+	if c.Log != nil {
+		if err := c.Log.complete(); err != nil {
+			return err
+		}
+	}
+	if c.RetireAfter == 0 {
+		c.RetireAfter = defaultRetireAfter
+	}
+	if c.Lead == 0 {
+		c.Lead = defaultLead
+	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Warn == nil {
+		c.Warn = func(string, ...any) {}
 	}
 	return nil
 }
@@ -87,11 +173,25 @@ func (c *Config) complete() error {
 // processes may run one each on the same backend and archive.
 type Authority struct {
 	config  Config
-	root    *x509.Certificate
-	ca, tsa certified
+	holder  string // names this process in leases
 	signers map[attest.Power]*signer
-	trusted []byte
+	now     atomic.Pointer[state]
+	log     *shard // the shard that is open for writing; nil without a log
+	ct      *ctLog // nil without a log
 	probe   probe
+}
+
+// A state is what was last read of the archive.
+type state struct {
+	archived
+	revoked   []attest.KeyRevocation
+	trusted   []byte
+	published []byte // the trusted root that verifiers were given; nil when it is not distributed
+}
+
+// known reports whether verifiers have been told of an authority.
+func (s *state) known(c certified) bool {
+	return s.published == nil || bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, c.cert.Raw))
 }
 
 // A certified is a key version with its certificate.
@@ -108,8 +208,8 @@ func (c certified) public() *ecdsa.PublicKey {
 // Open opens what [Init] made under the pinned root. It refuses when there is
 // nothing, when the archive has another root or anything that this one's
 // hierarchy does not explain, and when archive and backend do not agree on
-// every public key that both know: one of them is then not what it was. It
-// writes nothing.
+// every public key that both know: one of them is then not what it was. The
+// caller must call Close.
 func Open(ctx context.Context, config Config) (*Authority, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
@@ -117,41 +217,86 @@ func Open(ctx context.Context, config Config) (*Authority, error) {
 	if config.Root.IsZero() {
 		return nil, fmt.Errorf("%w: keys: no root pinned: run provostd init, which prints it", attest.ErrInvalid)
 	}
-	archived, err := readArchive(ctx, config)
+	a := &Authority{config: config, holder: attest.NewID(), signers: make(map[attest.Power]*signer)}
+	a.probe.turn = make(chan struct{}, 1)
+	for _, p := range attest.Powers {
+		a.signers[p] = newSigner(a, p)
+	}
+	now, err := a.refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cas, tsas := archived.certs[keyIssuing], archived.certs[keyTimestamp]
-	if len(cas) == 0 || len(tsas) == 0 {
-		return nil, fmt.Errorf("%w: the root certified no issuing or no timestamp key: the archive has lost certificates", attest.ErrConflict)
-	}
-	a := &Authority{config: config, root: archived.root.cert, signers: make(map[attest.Power]*signer)}
-	a.probe.turn = make(chan struct{}, 1)
-	if a.ca, err = a.agreeing(ctx, keyIssuing, cas); err != nil {
-		return nil, err
-	}
-	if a.tsa, err = a.agreeing(ctx, keyTimestamp, tsas); err != nil {
-		return nil, err
-	}
-	if a.trusted, err = trustedRoot(config.Identity, a.root, cas, tsas); err != nil {
-		return nil, err
-	}
 	for _, p := range attest.Powers {
-		s := newSigner(a, p)
-		leaves, err := s.leaves(archived, cas)
-		if err != nil {
-			return nil, err
-		}
-		if len(leaves) > 0 {
+		s := a.signers[p]
+		if leaves := now.certs[string(p)]; len(leaves) > 0 {
 			newest, err := a.agreeing(ctx, string(p), leaves)
 			if err != nil {
 				return nil, err
 			}
-			s.current.Store(&adopted{certified: newest})
+			s.take(now, newest)
 		}
-		a.signers[p] = s
+	}
+	if config.Log != nil {
+		if err := a.openLogs(ctx, now); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
+}
+
+// Close ends what the authority has open. What is under way is completed.
+func (a *Authority) Close() error {
+	var err error
+	if a.log != nil {
+		err = a.log.tree.Close()
+	}
+	if a.ct != nil {
+		err = errors.Join(err, a.ct.tree.Close())
+	}
+	return err
+}
+
+// refresh reads the archive, and makes it what verifiers are told from now on.
+// When it fails what was read before stays.
+func (a *Authority) refresh(ctx context.Context) (*state, error) {
+	archived, err := readArchive(ctx, a.config)
+	if err != nil {
+		return nil, err
+	}
+	before := a.now.Load()
+	for _, name := range authorityKeys() {
+		certs := archived.certs[name]
+		if before != nil && len(certs) == len(before.certs[name]) { // certificates never change
+			continue
+		}
+		if len(certs) > 0 {
+			if _, err := a.agreeing(ctx, name, certs); err != nil {
+				return nil, err
+			}
+		} else if a.config.Log != nil || name != keyLog && name != keyCTLog {
+			return nil, fmt.Errorf("%w: the root certified no %s key: the archive has lost certificates, or the configuration names what was not made", attest.ErrConflict, name)
+		}
+	}
+	for _, p := range attest.Powers {
+		if err := a.signers[p].checkLeaves(archived); err != nil {
+			return nil, err
+		}
+	}
+	revoked, err := a.config.Archive.KeyRevocations(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read revocations: %w", err)
+	}
+	now := &state{archived: archived, revoked: revoked}
+	if now.trusted, err = trustedRoot(a.config, now); err != nil {
+		return nil, err
+	}
+	if a.config.Published != nil {
+		if now.published, err = a.config.Published(ctx); err != nil {
+			return nil, fmt.Errorf("read what is published: %w", err)
+		}
+	}
+	a.now.Store(now)
+	return now, nil
 }
 
 // agreeing returns the newest of a key's certified versions, after comparing
@@ -195,9 +340,10 @@ func (a *Authority) Signer(p attest.Power) attest.Signer {
 }
 
 // TrustedRoot returns trusted_root.json, all that a verifier needs to have. It
-// is the same bytes every time, until Init certifies another CA. The caller
-// must not change them.
-func (a *Authority) TrustedRoot() ([]byte, error) { return a.trusted, nil }
+// is the same bytes every time, until another authority is certified or an
+// interval revoked: which other processes see at their next
+// [Authority.Maintain]. The caller must not change them.
+func (a *Authority) TrustedRoot() ([]byte, error) { return a.now.Load().trusted, nil }
 
 // Rotate makes a new version of the signer's key, a leaf for it, archives the
 // leaf, and only then signs with it; signing goes on meanwhile. Other
@@ -217,6 +363,9 @@ func (a *Authority) Rotate(ctx context.Context, p attest.Power) (attest.KeyVersi
 // does for every signer what can be done: the error joins what could not.
 func (a *Authority) Maintain(ctx context.Context) error {
 	var errs []error
+	if _, err := a.refresh(ctx); err != nil {
+		return err
+	}
 	for _, p := range attest.Powers {
 		if err := a.signers[p].maintain(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("maintain signer %s: %w", p, err))
@@ -227,7 +376,7 @@ func (a *Authority) Maintain(ctx context.Context) error {
 
 // Keys returns all signers with every version that ever had a leaf, ascending.
 func (a *Authority) Keys(ctx context.Context) ([]attest.Key, error) {
-	archived, err := readArchive(ctx, a.config)
+	read, err := a.refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -235,13 +384,9 @@ func (a *Authority) Keys(ctx context.Context) ([]attest.Key, error) {
 	keys := make([]attest.Key, 0, len(attest.Powers))
 	for _, p := range attest.Powers {
 		s := a.signers[p]
-		leaves, err := s.leaves(archived, archived.certs[keyIssuing])
-		if err != nil {
-			return nil, err
-		}
 		key := attest.Key{Signer: p, Identity: s.identity}
-		for _, l := range leaves {
-			key.Versions = append(key.Versions, s.keyVersion(l, now))
+		for _, l := range read.certs[string(p)] {
+			key.Versions = append(key.Versions, s.keyVersion(read, l, now))
 		}
 		keys = append(keys, key)
 	}
@@ -288,6 +433,7 @@ func (a *Authority) Ready(ctx context.Context) error {
 
 func (a *Authority) ready(ctx context.Context) error {
 	digest := probeDigest()
+	now := a.now.Load()
 	for _, p := range attest.Powers {
 		current, err := a.signers[p].valid()
 		if err != nil {
@@ -296,19 +442,60 @@ func (a *Authority) ready(ctx context.Context) error {
 		if _, err := a.pinned(ctx, string(p), current).Sign(nil, digest[:], nil); err != nil {
 			return fmt.Errorf("signer %s: %w", p, outward(err))
 		}
+		ca, err := now.issuing(p, a.config.Now())
+		if err != nil {
+			return err
+		}
+		if _, err := a.pinned(ctx, keyIssuing(p), ca).Sign(nil, digest[:], nil); err != nil {
+			return fmt.Errorf("issuing CA of %s: %w", p, outward(err))
+		}
 	}
-	for _, k := range []struct {
-		who, key string
-		certified
-	}{{"timestamp authority", keyTimestamp, a.tsa}, {"issuing CA", keyIssuing, a.ca}} {
-		if err := k.checkValid(a.config.Now()); err != nil {
-			return fmt.Errorf("%s: %w", k.who, err)
-		}
-		if _, err := a.pinned(ctx, k.key, k.certified).Sign(nil, digest[:], nil); err != nil {
-			return fmt.Errorf("%s: %w", k.who, outward(err))
-		}
+	tsa, err := now.timestamping(a.config.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := a.pinned(ctx, keyTimestamp, tsa).Sign(nil, digest[:], nil); err != nil {
+		return fmt.Errorf("timestamp authority: %w", outward(err))
+	}
+	if a.log == nil {
+		return nil
+	}
+	if _, err := a.pinned(ctx, keyLog, a.log.key).Sign(nil, digest[:], nil); err != nil {
+		return fmt.Errorf("log: %w", outward(err))
 	}
 	return nil
+}
+
+// issuing returns the CA that issues the leaves of a signer now: the oldest
+// epoch that has begun, is known to verifiers, does not end soon, and from which
+// no interval is taken back that lasts. Those after it are the reserve. What issues must not depend
+// on which process asks, so that all issue under the same.
+func (s *state) issuing(p attest.Power, now time.Time) (certified, error) {
+	var last certified
+	for _, ca := range s.certs[keyIssuing(p)] {
+		last = ca
+		if now.Before(ca.cert.NotBefore) || ca.cert.NotAfter.Before(now.Add(2*overlap)) || s.holedFrom(ca, now) || !s.known(ca) {
+			continue
+		}
+		return ca, nil
+	}
+	// closed: a leaf of any other would be believed by nobody, or end at once
+	return certified{}, fmt.Errorf("%w: signer %s has no issuing CA that can be used (the newest is epoch %d, %s to %s): certify another with the offline root",
+		attest.ErrUnavailable, p, last.version, last.cert.NotBefore.Format(time.RFC3339), last.cert.NotAfter.Format(time.RFC3339))
+}
+
+// timestamping returns the newest timestamp authority that has begun.
+func (s *state) timestamping(now time.Time) (certified, error) {
+	tsas := s.certs[keyTimestamp]
+	for i := len(tsas) - 1; i >= 0; i-- {
+		if err := tsas[i].checkValid(now); err == nil && s.known(tsas[i]) {
+			return tsas[i], nil
+		}
+	}
+	// closed: no timestamp
+	last := tsas[len(tsas)-1]
+	return certified{}, fmt.Errorf("%w: no timestamp authority is valid now and published (the newest is version %d, %s to %s)",
+		attest.ErrUnavailable, last.version, last.cert.NotBefore.Format(time.RFC3339), last.cert.NotAfter.Format(time.RFC3339))
 }
 
 // outward is an error of the backend as the callers of an Authority may see

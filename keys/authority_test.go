@@ -26,9 +26,53 @@ const identity = "https://provost.example.com"
 // version is never stored twice. It can lie: fail is asked before each append
 // what error to return, and whether to store nevertheless.
 type archive struct {
-	mu    sync.Mutex
-	certs []attest.Certificate
-	fail  func(attest.Certificate) (store bool, err error)
+	mu      sync.Mutex
+	certs   []attest.Certificate
+	revoked []attest.KeyRevocation
+	leases  map[string]lease
+	fail    func(attest.Certificate) (store bool, err error)
+}
+
+type lease struct {
+	holder string
+	until  time.Time
+}
+
+func (a *archive) KeyRevocations(context.Context) ([]attest.KeyRevocation, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]attest.KeyRevocation(nil), a.revoked...), nil
+}
+
+func (a *archive) AppendKeyRevocation(_ context.Context, r attest.KeyRevocation) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revoked = append(a.revoked, r)
+	return nil
+}
+
+// Claim implements keys.Leases.
+func (a *archive) Claim(_ context.Context, name, holder string, now, until time.Time) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l, ok := a.leases[name]; ok && l.holder != holder && now.Before(l.until) {
+		return false, nil
+	}
+	if a.leases == nil {
+		a.leases = make(map[string]lease)
+	}
+	a.leases[name] = lease{holder, until}
+	return true, nil
+}
+
+// Release implements keys.Leases.
+func (a *archive) Release(_ context.Context, name, holder string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.leases[name].holder == holder {
+		delete(a.leases, name)
+	}
+	return nil
 }
 
 func (a *archive) Certificates(context.Context) ([]attest.Certificate, error) {
@@ -73,8 +117,9 @@ func (a *archive) names() map[string]int {
 
 // A clock that tests turn.
 type clock struct {
-	mu  sync.Mutex
-	now time.Time
+	mu   sync.Mutex
+	now  time.Time
+	real bool // the machine's instead
 }
 
 func newClock() *clock { return &clock{now: time.Now().Truncate(time.Second)} }
@@ -82,6 +127,9 @@ func newClock() *clock { return &clock{now: time.Now().Truncate(time.Second)} }
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.real {
+		return time.Now()
+	}
 	return c.now
 }
 
@@ -95,7 +143,7 @@ func newConfig(t testing.TB) (keys.Config, *archive, *clock) {
 	t.Helper()
 	store, now := &archive{}, newClock()
 	return keys.Config{
-		Backend: openFile(t, filepath.Join(t.TempDir(), "keys"), newIdentity(t)), Archive: store,
+		Backend: openFile(t, filepath.Join(t.TempDir(), "keys"), newIdentity(t)), Archive: store, Leases: store,
 		Identity: identity, Organization: "Example", SigningWindow: 24 * time.Hour, Now: now.Now,
 	}, store, now
 }
@@ -169,7 +217,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"an archive without its issuing CA", func(_ *keys.Config, a *archive) {
 			var left []attest.Certificate
 			for _, c := range a.certs {
-				if c.Name != "issuing" {
+				if c.Name != "issuing-provenance" {
 					left = append(left, c)
 				}
 			}

@@ -40,6 +40,10 @@ var (
 
 	oidExtKeyUsage  = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidTimeStamping = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
+
+	// oidDocumentSigning (RFC 9336) is what a log's certificate is for. It must
+	// be for something: without any use it would be for code signing too.
+	oidDocumentSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 36}
 )
 
 // An issuer is a certificate that can sign others.
@@ -61,15 +65,16 @@ func newRoot(organization string, key *ecdsa.PrivateKey, now time.Time) (issuer,
 	return issuer{cert, key}, err
 }
 
-// newIssuing makes the certificate of the CA that issues leaves. gh wants
-// exactly one O, the same as the root's.
-func (root issuer) newIssuing(public *ecdsa.PublicKey, now time.Time) (*x509.Certificate, error) {
-	t, err := template(public, now, issuingLifetime)
+// newIssuing makes the certificate of a CA that issues one signer's leaves,
+// whose name and epoch it carries. gh wants exactly one O, the same as the
+// root's.
+func (root issuer) newIssuing(name string, epoch int, public *ecdsa.PublicKey, from time.Time) (*x509.Certificate, error) {
+	t, err := template(public, from, issuingLifetime)
 	if err != nil {
 		return nil, err
 	}
 	organization := root.cert.Subject.Organization
-	t.Subject = pkix.Name{Organization: organization, CommonName: organization[0] + " attestation issuing CA"}
+	t.Subject = pkix.Name{Organization: organization, CommonName: fmt.Sprintf("%s %s issuing CA %d", organization[0], name, epoch)}
 	t.IsCA, t.BasicConstraintsValid, t.MaxPathLenZero = true, true, true
 	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
@@ -78,8 +83,8 @@ func (root issuer) newIssuing(public *ecdsa.PublicKey, now time.Time) (*x509.Cer
 
 // newTimestamp makes the certificate of the timestamp authority (RFC 3161,
 // section 2.3: the extended key usage is timeStamping alone, and critical).
-func (root issuer) newTimestamp(public *ecdsa.PublicKey, now time.Time) (*x509.Certificate, error) {
-	t, err := template(public, now, issuingLifetime)
+func (root issuer) newTimestamp(public *ecdsa.PublicKey, from time.Time) (*x509.Certificate, error) {
+	t, err := template(public, from, issuingLifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +100,26 @@ func (root issuer) newTimestamp(public *ecdsa.PublicKey, now time.Time) (*x509.C
 	return root.sign(t, public)
 }
 
+// newLog makes the certificate of a log's key, which says to whom has the root
+// which host's log that is. Clients never see it: they have the key itself in
+// the trusted root.
+func (root issuer) newLog(host string, public *ecdsa.PublicKey, from time.Time) (*x509.Certificate, error) {
+	t, err := template(public, from, rootLifetime)
+	if err != nil {
+		return nil, err
+	}
+	if t.NotAfter.After(root.cert.NotAfter) {
+		t.NotAfter = root.cert.NotAfter
+	}
+	organization := root.cert.Subject.Organization
+	t.Subject = pkix.Name{Organization: organization, CommonName: organization[0] + " transparency log"}
+	t.DNSNames = []string{host}
+	t.BasicConstraintsValid = true
+	t.KeyUsage = x509.KeyUsageDigitalSignature
+	t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{oidDocumentSigning}
+	return root.sign(t, public)
+}
+
 // A leaf is whose a leaf certificate is, and for how long.
 type leaf struct {
 	identity   string // SAN URI
@@ -103,9 +128,18 @@ type leaf struct {
 	from, to   time.Time
 }
 
-// newLeaf makes the certificate of a signer's key version. Its subject is
-// empty, so crypto/x509 makes the name, the signer's URI, critical.
+// newLeaf makes the certificate of a signer's key version.
 func (ca issuer) newLeaf(l leaf) (*x509.Certificate, error) {
+	t, err := leafTemplate(l)
+	if err != nil {
+		return nil, err
+	}
+	return ca.sign(t, l.public)
+}
+
+// leafTemplate is what a leaf says. Its subject is empty, so crypto/x509 makes
+// the name, the signer's URI, critical.
+func leafTemplate(l leaf) (*x509.Certificate, error) {
 	t, err := template(l.public, l.from, l.to.Sub(l.from))
 	if err != nil {
 		return nil, err
@@ -125,7 +159,7 @@ func (ca issuer) newLeaf(l leaf) (*x509.Certificate, error) {
 		{Id: oidIssuerV1, Value: []byte(l.oidcIssuer)},
 		{Id: oidIssuerV2, Value: oidcIssuer},
 	}
-	return ca.sign(t, l.public)
+	return t, nil
 }
 
 // sign makes a certificate. crypto/x509 verifies what the key made.

@@ -46,10 +46,16 @@ func trustedRoot(t testing.TB, a *keys.Authority) trusted {
 	tr, err := root.NewTrustedRootFromJSON(raw)
 	check(t, err)
 	cas, tsas := tr.FulcioCertificateAuthorities(), tr.TimestampingAuthorities()
-	if len(cas) != 1 || len(tsas) != 1 || len(tr.RekorLogs()) != 0 || len(tr.CTLogs()) != 0 {
-		t.Fatalf("trusted root: %s", raw)
+	if len(cas) != 6 || len(tsas) != 1 || len(tr.RekorLogs()) != 0 || len(tr.CTLogs()) != 0 { // each signer has a CA and a reserve
+		t.Fatalf("trusted root: %d CAs, %s", len(cas), raw)
 	}
-	ca, tsa := cas[0].(*root.FulcioCertificateAuthority), tsas[0].(*root.SigstoreTimestampingAuthority)
+	tsa := tsas[0].(*root.SigstoreTimestampingAuthority)
+	var ca *root.FulcioCertificateAuthority
+	for _, c := range cas {
+		if f := c.(*root.FulcioCertificateAuthority); ca == nil && strings.Contains(f.Intermediates[0].Subject.CommonName, "provenance issuing CA") {
+			ca = f
+		}
+	}
 	if len(ca.Intermediates) != 1 || !ca.Root.Equal(tsa.Root) || tsa.Leaf == nil || ca.URI == tsa.URI {
 		t.Fatalf("trusted root: %s", raw)
 	}

@@ -41,6 +41,23 @@ func seal(plain []byte, to age.Recipient) ([]byte, error) {
 	return sealed.Bytes(), nil
 }
 
+// unseal is the reverse of seal.
+func unseal(sealed []byte, id *age.X25519Identity) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), id)
+	var wrong *age.NoIdentityMatchError
+	if errors.As(err, &wrong) {
+		return nil, fmt.Errorf("it is encrypted to another age identity: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	return plain, nil
+}
+
 // writeOnce writes a file of mode 0600 which is durable when it returns nil. A
 // kill at any point leaves the whole file or none. It never replaces a file:
 // link, unlike rename, fails with fs.ErrExist, also between processes.

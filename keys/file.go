@@ -4,7 +4,6 @@
 package keys
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,12 +30,14 @@ import (
 // maxKeyFile is the largest key file read, in bytes; a real one has about 500.
 const maxKeyFile = 16 << 10
 
-// A File is a [Backend] and [Rotator] in a directory: the embedded default.
+// A File is a [Backend], [Rotator] and [Retirer] in a directory: the embedded
+// default.
 // Each key version is one file, <key>.v<version>.age, encrypted with age
 // (age-encryption.org/v1). Key name and version stand inside the encryption, so
 // a file that was renamed or copied over another is noticed. Files are written
 // once, whole or not at all, and never again; several processes may share the
-// directory.
+// directory. A version is retired by a second file, <key>.v<version>.retired,
+// which nobody removes.
 //
 // Encryption protects a copied disk or backup. It does not protect from who
 // can read the identity or the memory of this process: that is what Vault is
@@ -142,6 +142,12 @@ func (f *File) Sign(ctx context.Context, key string, version int, digest []byte)
 	if err != nil {
 		return nil, err
 	}
+	switch retired, err := f.retired(fileKey{key, version}); {
+	case err != nil: // closed: perhaps it is
+		return nil, err
+	case retired:
+		return nil, fmt.Errorf("%w: %s version %d is retired", ErrVersion, key, version)
+	}
 	return ecdsa.SignASN1(rand.Reader, k.private, digest)
 }
 
@@ -200,6 +206,47 @@ func (f *File) Rotate(ctx context.Context, key string) error {
 	}
 }
 
+// Retire implements [Retirer]: one durable file for each version, from the
+// oldest on, so that no process can take another's back.
+func (f *File) Retire(ctx context.Context, key string, first int) error {
+	versions, err := f.Versions(ctx, key)
+	if err != nil {
+		return err
+	}
+	if latest := versions[len(versions)-1].Number; first < 1 || first > latest { // closed: above the latest nothing would sign
+		return fmt.Errorf("%w: retire %s below version %d of %d", ErrVersion, key, first, latest)
+	}
+	for _, v := range versions {
+		name := fileKey{key, v.Number}
+		if v.Number >= first {
+			break
+		}
+		if retired, err := f.retired(name); err != nil || retired {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := writeOnce(f.retiredPath(name), nil); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("retire %s version %d: %w", key, v.Number, err)
+		}
+	}
+	return nil
+}
+
+// retired reports whether any process retired the version. It looks each time.
+func (f *File) retired(name fileKey) (bool, error) {
+	_, err := os.Lstat(f.retiredPath(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (f *File) retiredPath(name fileKey) string {
+	return strings.TrimSuffix(f.path(name), ".age") + ".retired"
+}
+
 // add makes the version's key and file. It never replaces a file: if there is
 // one the error is an fs.ErrExist.
 func (f *File) add(name fileKey) error {
@@ -243,17 +290,9 @@ func (f *File) read(name fileKey) (*openKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := age.Decrypt(bytes.NewReader(sealed), f.identity)
-	var wrong *age.NoIdentityMatchError
-	if errors.As(err, &wrong) {
-		return nil, fmt.Errorf("it is encrypted to another age identity: %w", err)
-	}
+	plain, err := unseal(sealed, f.identity)
 	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
-	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
+		return nil, err
 	}
 	var k sealedKey
 	if err := attest.DecodeJSON(plain, &k); err != nil {

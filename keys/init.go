@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"filippo.io/age"
 
@@ -31,7 +33,9 @@ const (
 
 // Init is the first start. It creates the keys of the backend, which must be a
 // [Rotator]; makes the offline root in memory, which signs the certificates of
-// the issuing CA and of the timestamp authority; gives the root's private key
+// two issuing CAs for each signer (the second is the reserve, for when
+// something is taken back from the first), of the timestamp authority and of
+// the logs; gives the root's private key
 // (PKCS #8, PEM) away to keep; and issues a first leaf for every signer.
 // Nothing here ever needs the root key again.
 //
@@ -48,8 +52,8 @@ func Init(ctx context.Context, config Config, keep func(root *x509.Certificate, 
 	if err := config.complete(); err != nil {
 		return err
 	}
-	if config.Organization == "" || len(config.Organization) > 40 { // X.520 bounds the CN made of it to 64
-		return fmt.Errorf("%w: organization %.80q: want 1 to 40 bytes", attest.ErrInvalid, config.Organization)
+	if config.Organization == "" || len(config.Organization) > 36 { // X.520 bounds the CN made of it to 64
+		return fmt.Errorf("%w: organization %.80q: want 1 to 36 bytes", attest.ErrInvalid, config.Organization)
 	}
 	rotator, ok := config.Backend.(Rotator)
 	if !ok {
@@ -91,10 +95,16 @@ func Init(ctx context.Context, config Config, keep func(root *x509.Certificate, 
 
 // firstLeaves has every signer adopt its newest version.
 func firstLeaves(ctx context.Context, config Config) error {
+	if config.Log != nil {
+		if err := createLogs(ctx, config); err != nil {
+			return err
+		}
+	}
 	a, err := Open(ctx, config)
 	if err != nil {
 		return err
 	}
+	defer a.Close()
 	for _, p := range attest.Powers {
 		s := a.signers[p]
 		if err := s.lock(ctx); err != nil {
@@ -122,23 +132,21 @@ func newHierarchy(ctx context.Context, config Config, certs map[string][]certifi
 	if err != nil {
 		return err
 	}
-	certificates := make([]attest.Certificate, 0, 3)
-	for _, k := range []struct {
-		name    string
-		certify func(*ecdsa.PublicKey) (*x509.Certificate, error)
-	}{
-		{keyIssuing, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newIssuing(p, now) }},
-		{keyTimestamp, func(p *ecdsa.PublicKey) (*x509.Certificate, error) { return root.newTimestamp(p, now) }},
-	} {
-		version, err := uncertified(ctx, config.Backend, k.name, certs[k.name])
+	var certificates []attest.Certificate
+	for _, name := range authorityKeys() {
+		versions, err := uncertified(ctx, config.Backend, name, certs[name], epochs(name))
 		if err != nil {
-			return fmt.Errorf("key %s: %w", k.name, err)
+			return fmt.Errorf("key %s: %w", name, err)
 		}
-		cert, err := k.certify(version.Public)
-		if err != nil {
-			return fmt.Errorf("certify key %s: %w", k.name, err)
+		for _, v := range versions {
+			cert, err := root.certify(name, v, now, config.Log)
+			if err != nil {
+				return fmt.Errorf("certify key %s: %w", name, err)
+			}
+			if cert != nil {
+				certificates = append(certificates, attest.Certificate{Name: name, Version: v.Number, DER: cert.Raw})
+			}
 		}
-		certificates = append(certificates, attest.Certificate{Name: k.name, Version: version.Number, DER: cert.Raw})
 	}
 	certificates = append(certificates, attest.Certificate{Name: keyRoot, Version: 1, DER: root.cert.Raw})
 
@@ -163,24 +171,54 @@ func newHierarchy(ctx context.Context, config Config, certs map[string][]certifi
 	return nil
 }
 
-// uncertified returns a version of the key that no archived certificate names.
-// One that is named was certified by a root that was never committed, and the
-// archive never changes what it has.
-func uncertified(ctx context.Context, backend Backend, key string, certs []certified) (Version, error) {
+// epochs is how many versions of an authority's key Init certifies.
+func epochs(key string) int {
+	switch key {
+	case keyTimestamp, keyLog, keyCTLog:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// certify makes the certificate of an authority's key; nil for a log that the
+// configuration does not have.
+func (root issuer) certify(key string, v Version, from time.Time, log *LogConfig) (*x509.Certificate, error) {
+	switch {
+	case key == keyTimestamp:
+		return root.newTimestamp(v.Public, from)
+	case key != keyLog && key != keyCTLog:
+		return root.newIssuing(strings.TrimPrefix(key, keyIssuing("")), v.Number, v.Public, from)
+	case log == nil:
+		return nil, nil
+	default:
+		return root.newLog(log.host(), v.Public, from)
+	}
+}
+
+// uncertified returns the newest n versions of the key, none of which an
+// archived certificate names. One that is named was certified by a root that
+// was never committed, and the archive never changes what it has.
+func uncertified(ctx context.Context, backend Backend, key string, certs []certified, n int) ([]Version, error) {
 	for range maxVersionsMade {
 		versions, err := backend.Versions(ctx, key)
 		if err != nil {
-			return Version{}, err
+			return nil, err
 		}
-		newest := versions[len(versions)-1]
-		if len(certs) == 0 || newest.Number > certs[len(certs)-1].version {
-			return newest, nil
+		var free []Version
+		for _, v := range versions {
+			if len(certs) == 0 || v.Number > certs[len(certs)-1].version {
+				free = append(free, v)
+			}
+		}
+		if len(free) >= n {
+			return free[len(free)-n:], nil
 		}
 		if err := backend.(Rotator).Rotate(ctx, key); err != nil {
-			return Version{}, fmt.Errorf("an earlier init ended halfway and its version %d cannot be used: %w", newest.Number, err)
+			return nil, fmt.Errorf("make another version, after %d: %w", versions[len(versions)-1].Number, err)
 		}
 	}
-	return Version{}, fmt.Errorf("%w: made %d versions and all are certified: is this the right key backend?", attest.ErrConflict, maxVersionsMade)
+	return nil, fmt.Errorf("%w: made %d versions and all are certified: is this the right key backend?", attest.ErrConflict, maxVersionsMade)
 }
 
 // KeepRootIn returns a function for [Init] that writes the root key to the

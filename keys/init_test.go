@@ -23,7 +23,7 @@ import (
 // was completed before stays.
 func TestInitSurvivesFailure(t *testing.T) {
 	for _, persist := range []bool{false, true} {
-		for step := range 30 {
+		for step := range 45 {
 			t.Run(fmt.Sprintf("persist=%v/step=%d", persist, step), func(t *testing.T) {
 				config, store, _ := newConfig(t)
 				steps, broke := 0, false

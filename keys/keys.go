@@ -72,6 +72,17 @@ type Rotator interface {
 	Rotate(ctx context.Context, key string) error
 }
 
+// A Retirer can take old versions out of use for good.
+type Retirer interface {
+	// Retire makes every version below first refuse to sign, for everybody and
+	// every process. It is idempotent and never brings a version back. Public
+	// keys stay: Versions names them as before. When it fails some of the
+	// versions may be retired nevertheless. A first that is no version of the
+	// key is an [ErrVersion], an unknown key an [attest.ErrNotFound]; other
+	// errors are those of [Backend.Sign].
+	Retire(ctx context.Context, key string, first int) error
+}
+
 // What a backend may answer beside the kinds of package attest. None of them
 // is the fault of whoever asked for a signature.
 var (

@@ -27,6 +27,7 @@ type signer struct {
 	current   atomic.Pointer[adopted]
 	turn      chan struct{} // held while adopting; a channel, so that waiting ends with the context
 	checked   sync.Map      // SHA-256 of each leaf that checkLeaf found good
+	retired   int           // versions below it do not sign in the backend; owned by who has the turn
 }
 
 // adopted is the version that signs, or why none does.
@@ -105,6 +106,21 @@ func (s *signer) rotate(ctx context.Context) (attest.KeyVersion, error) {
 		return attest.KeyVersion{}, err
 	}
 	defer s.unlock()
+	for {
+		claimed, err := s.claim(ctx)
+		if err != nil {
+			return attest.KeyVersion{}, err
+		}
+		if claimed {
+			break
+		}
+		select { // another process rotates now; this rotation comes after it
+		case <-time.After(leasePoll):
+		case <-ctx.Done():
+			return attest.KeyVersion{}, fmt.Errorf("%w: signer %s is being rotated by another process: %w", attest.ErrUnavailable, s.power, ctx.Err())
+		}
+	}
+	defer s.release(ctx)
 	if err := s.makeVersion(ctx); err != nil {
 		return attest.KeyVersion{}, err
 	}
@@ -112,10 +128,36 @@ func (s *signer) rotate(ctx context.Context) (attest.KeyVersion, error) {
 	if err != nil {
 		return attest.KeyVersion{}, err
 	}
-	return s.keyVersion(current, s.authority.config.Now()), nil
+	return s.keyVersion(s.authority.now.Load(), current, s.authority.config.Now()), nil
 }
 
-// maintain adopts the newest version and makes one if its window has ended.
+// How long a process may take over a rotation before another one thinks that
+// it died, and how often one that wants to rotate asks again.
+const (
+	leaseFor  = time.Minute
+	leasePoll = 50 * time.Millisecond
+)
+
+// claim makes this process the only one that rotates the signer, for a while.
+// The machine's own clock is used: all who share the leases share it.
+func (s *signer) claim(ctx context.Context) (bool, error) {
+	now := time.Now()
+	claimed, err := s.authority.config.Leases.Claim(ctx, s.lease(), s.authority.holder, now, now.Add(leaseFor))
+	if err != nil { // closed: nobody rotates on a guess
+		return false, fmt.Errorf("claim the rotation of signer %s: %w", s.power, err)
+	}
+	return claimed, nil
+}
+
+// release ends the claim. If that fails it ends by itself.
+func (s *signer) release(ctx context.Context) {
+	_ = s.authority.config.Leases.Release(context.WithoutCancel(ctx), s.lease(), s.authority.holder)
+}
+
+func (s *signer) lease() string { return "rotate/" + string(s.power) }
+
+// maintain adopts the newest version, makes one if the window of that has
+// ended, and takes those before it out of use.
 func (s *signer) maintain(ctx context.Context) error {
 	if err := s.lock(ctx); err != nil {
 		return err
@@ -124,11 +166,65 @@ func (s *signer) maintain(ctx context.Context) error {
 	if err := s.adopt(ctx); err != nil {
 		return err
 	}
-	current := s.current.Load()
-	if end := current.cert.NotAfter.Add(-overlap); s.authority.config.Now().Before(end) {
-		return nil
+	due, err := s.due(ctx)
+	if err != nil {
+		return err
+	}
+	if !due {
+		return s.retire(ctx, s.authority.config.RetireAfter)
+	}
+	claimed, err := s.claim(ctx)
+	if err != nil || !claimed { // another process rotates; its version is adopted the next time
+		return err
+	}
+	defer s.release(ctx)
+	if err := s.adopt(ctx); err != nil {
+		return err
+	}
+	// Another process may just have done it: of all replicas one rotates.
+	if due, err = s.due(ctx); err != nil || !due {
+		return err
 	}
 	return s.makeVersion(ctx)
+}
+
+// due reports whether the signer must rotate: because of the age of its
+// version, of how much that has signed, or because nobody believes it any more.
+func (s *signer) due(ctx context.Context) (bool, error) {
+	c := s.authority.config
+	current := s.current.Load()
+	if current.cert == nil {
+		return false, nil // adopt has said why
+	}
+	if current.refused != nil || !c.Now().Before(current.cert.NotAfter.Add(-overlap)) {
+		return true, nil
+	}
+	if c.MaxSignatures == 0 {
+		return false, nil
+	}
+	n, err := c.Signatures(ctx, s.power, current.version)
+	if err != nil {
+		return false, fmt.Errorf("count signatures of signer %s: %w", s.power, err)
+	}
+	return n >= c.MaxSignatures, nil
+}
+
+// retire takes the versions before the adopted one out of use in the backend,
+// once that is old enough for other processes to have adopted it too. From
+// then on even a stolen token cannot sign with them.
+func (s *signer) retire(ctx context.Context, after time.Duration) error {
+	c := s.authority.config
+	retirer, ok := c.Backend.(Retirer)
+	current := s.current.Load()
+	if !ok || after < 0 || current.refused != nil || current.version <= max(s.retired, 1) ||
+		c.Now().Before(current.cert.NotBefore.Add(backdate+after)) {
+		return nil
+	}
+	if err := retirer.Retire(ctx, string(s.power), current.version); err != nil {
+		return fmt.Errorf("retire versions of signer %s before %d: %w", s.power, current.version, outward(err))
+	}
+	s.retired = current.version
+	return nil
 }
 
 // makeVersion has the backend make a version and adopts it. The caller holds
@@ -139,7 +235,7 @@ func (s *signer) makeVersion(ctx context.Context) error {
 		return fmt.Errorf("%w: signer %s: this key backend cannot rotate", ErrBackendDenied, s.power)
 	}
 	// First whether a leaf can be issued: a version without one is useless.
-	if _, err := s.window(); err != nil {
+	if _, _, err := s.window(s.authority.now.Load()); err != nil {
 		return err
 	}
 	before, err := s.authority.config.Backend.Versions(ctx, string(s.power))
@@ -168,14 +264,11 @@ func (s *signer) adopt(ctx context.Context) error {
 	// The archive first: whatever version has a leaf there, the backend then
 	// has. The other way round, what another process does in between would
 	// look like a backend put back to an older state.
-	archived, err := readArchive(ctx, a.config)
+	now, err := a.refresh(ctx)
 	if err != nil {
 		return err
 	}
-	leaves, err := s.leaves(archived, archived.certs[keyIssuing])
-	if err != nil {
-		return err
-	}
+	leaves := now.certs[string(s.power)]
 	versions, err := a.config.Backend.Versions(ctx, string(s.power))
 	if errors.Is(err, ErrDegraded) {
 		return s.stop(err)
@@ -189,16 +282,26 @@ func (s *signer) adopt(ctx context.Context) error {
 			return s.stop(outward(err))
 		}
 		if last := leaves[len(leaves)-1]; last.version == newest.Number {
-			s.current.Store(&adopted{certified: last})
+			s.take(now, last)
 			return nil
 		}
 	}
-	c, err := s.certify(ctx, newest)
+	c, err := s.certify(ctx, now, newest)
 	if err != nil {
 		return fmt.Errorf("certify version %d: %w", newest.Number, err)
 	}
-	s.current.Store(&adopted{certified: c})
+	s.take(now, c)
 	return nil
+}
+
+// take makes a version the one that signs, unless what it signs now is taken
+// back already.
+func (s *signer) take(now *state, leaf certified) {
+	next := &adopted{certified: leaf}
+	if !now.believed(leaf, s.power, s.authority.config.Now()) { // closed: nobody would believe it
+		next.refused = fmt.Errorf("%w: signer %s: what version %d signs now is revoked: rotate it", attest.ErrUnavailable, s.power, leaf.version)
+	}
+	s.current.Store(next)
 }
 
 // stop ends signing until a version is adopted again. It returns err.
@@ -209,13 +312,13 @@ func (s *signer) stop(err error) error {
 
 // certify issues and archives the version's leaf. If another process was
 // faster its leaf is taken.
-func (s *signer) certify(ctx context.Context, v Version) (certified, error) {
+func (s *signer) certify(ctx context.Context, now *state, v Version) (certified, error) {
 	a := s.authority
-	to, err := s.window()
+	ca, to, err := s.window(now)
 	if err != nil {
 		return certified{}, err
 	}
-	cert, err := issuer{a.ca.cert, a.pinned(ctx, keyIssuing, a.ca)}.newLeaf(leaf{
+	cert, err := a.issue(ctx, issuer{ca.cert, a.pinned(ctx, keyIssuing(s.power), ca)}, leaf{
 		identity: s.identity, oidcIssuer: a.config.Identity, public: v.Public,
 		from: a.config.Now().Add(-backdate), to: to,
 	})
@@ -230,7 +333,7 @@ func (s *signer) certify(ctx context.Context, v Version) (certified, error) {
 	if err != nil {
 		return certified{}, err
 	}
-	if err := s.checkLeaf(c, []certified{a.ca}); err != nil {
+	if err := s.checkLeaf(c, now.certs[keyIssuing(s.power)]); err != nil {
 		return certified{}, err
 	}
 	if !c.public().Equal(v.Public) || c.version != v.Number {
@@ -239,32 +342,39 @@ func (s *signer) certify(ctx context.Context, v Version) (certified, error) {
 	return c, nil
 }
 
-// window is when a leaf issued now ends: after the signing window and the
-// overlap, but not after the issuing CA.
-func (s *signer) window() (time.Time, error) {
-	a := s.authority
-	now := a.config.Now()
-	end := now.Add(a.config.SigningWindow + overlap)
-	last := a.ca.cert.NotAfter
-	if last.Before(now.Add(2 * overlap)) { // closed: else each leaf would end at once and call for the next
-		return time.Time{}, fmt.Errorf("%w: the issuing CA's certificate ends at %s: certify a new one with the offline root",
-			attest.ErrUnavailable, last.Format(time.RFC3339))
+// issue makes a leaf, logged and with the log's promise in it where there is a
+// log of leaves.
+func (a *Authority) issue(ctx context.Context, ca issuer, l leaf) (*x509.Certificate, error) {
+	if a.ct == nil {
+		return ca.newLeaf(l)
 	}
-	if end.After(last) {
-		end = last
-	}
-	return end, nil
+	return a.ct.issue(ctx, ca, l)
 }
 
-// leaves returns this signer's archived leaves, ascending, after checking each.
-func (s *signer) leaves(archived archived, cas []certified) ([]certified, error) {
-	leaves := archived.certs[string(s.power)]
-	for _, l := range leaves {
-		if err := s.checkLeaf(l, cas); err != nil {
-			return nil, err
+// window is the CA that issues a leaf now, and when that ends: after the
+// signing window and the overlap, but not after the CA.
+func (s *signer) window(read *state) (certified, time.Time, error) {
+	a := s.authority
+	now := a.config.Now()
+	ca, err := read.issuing(s.power, now)
+	if err != nil { // closed: also, each leaf would end at once and call for the next
+		return certified{}, time.Time{}, err
+	}
+	end := now.Add(a.config.SigningWindow + overlap)
+	if last := ca.cert.NotAfter; end.After(last) {
+		end = last
+	}
+	return ca, end, nil
+}
+
+// checkLeaves checks every leaf of this signer's.
+func (s *signer) checkLeaves(archived archived) error {
+	for _, l := range archived.certs[string(s.power)] {
+		if err := s.checkLeaf(l, archived.certs[keyIssuing(s.power)]); err != nil {
+			return err
 		}
 	}
-	return leaves, nil
+	return nil
 }
 
 // checkLeaf reports whether one of our CAs issued the leaf to this signer.
@@ -289,10 +399,13 @@ func (s *signer) checkLeaf(l certified, cas []certified) error {
 
 // keyVersion describes a leaf. What is newer than the adopted version was
 // adopted by another process, and signs there.
-func (s *signer) keyVersion(l certified, now time.Time) attest.KeyVersion {
+func (s *signer) keyVersion(read *state, l certified, now time.Time) attest.KeyVersion {
 	v := attest.KeyVersion{Version: l.version, State: attest.KeyRetired, NotBefore: l.cert.NotBefore, NotAfter: l.cert.NotAfter}
 	if current := s.current.Load(); current.refused == nil && l.version >= current.version && l.checkValid(now) == nil {
 		v.State = attest.KeyActive
+	}
+	if slices.ContainsFunc(read.revoked, func(r attest.KeyRevocation) bool { return r.Signer == s.power && r.Version == l.version }) {
+		v.State = attest.KeyRevoked
 	}
 	return v
 }

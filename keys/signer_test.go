@@ -32,7 +32,7 @@ func TestSigner(t *testing.T) {
 	if sig, err := a.Signer("root").Sign(ctx, []byte("x")); err == nil {
 		t.Errorf("a signer that does not exist signed: %v", sig)
 	}
-	if _, err := a.Rotate(ctx, "issuing"); !errors.Is(err, attest.ErrNotFound) {
+	if _, err := a.Rotate(ctx, "issuing-provenance"); !errors.Is(err, attest.ErrNotFound) {
 		t.Errorf("rotate issuing: %v", err)
 	}
 
@@ -270,7 +270,7 @@ func TestReadyProbesEveryKey(t *testing.T) {
 	newAuthority(t, config)
 	config = pin(t, config)
 	file := config.Backend.(*keys.File)
-	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+	for _, key := range []string{"provenance", "evidence", "verdict", "issuing-provenance", "issuing-evidence", "issuing-verdict", "timestamp"} {
 		config.Backend = mute{file, key}
 		a, err := keys.Open(t.Context(), config)
 		check(t, err)

@@ -4,36 +4,85 @@
 package keys
 
 import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sigstore/sigstore-go/pkg/root"
+
+	"provost/attest"
 )
 
-// trustedRoot writes trusted_root.json (media type v0.1): each issuing CA, and
-// each timestamp authority with its leaf first, under one root. Each is
-// trusted from its first day; the certificates say until when.
-func trustedRoot(identity string, top *x509.Certificate, cas, tsas []certified) ([]byte, error) {
+// TrustedRoot is the trusted root that [Authority.TrustedRoot] has under this
+// configuration, for whoever only publishes it: it opens no log, so it can
+// stand beside a running service.
+func TrustedRoot(ctx context.Context, config Config) ([]byte, error) {
+	if err := config.complete(); err != nil {
+		return nil, err
+	}
+	if config.Root.IsZero() {
+		return nil, fmt.Errorf("%w: keys: no root pinned: run provostd init, which prints it", attest.ErrInvalid)
+	}
+	a := &Authority{config: config, signers: make(map[attest.Power]*signer)}
+	for _, p := range attest.Powers {
+		a.signers[p] = newSigner(a, p)
+	}
+	now, err := a.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return now.trusted, nil
+}
+
+// trustedRoot writes trusted_root.json (media type v0.1): each issuing CA, with
+// a window for every stretch of time that was not taken back; each timestamp
+// authority with its leaf first; the logs. Each is trusted from its first day;
+// the certificates say until when.
+func trustedRoot(config Config, now *state) ([]byte, error) {
+	top := now.root.cert
 	var issuing []root.CertificateAuthority
-	for _, c := range cas {
-		issuing = append(issuing, &root.FulcioCertificateAuthority{
-			Root:                top,
-			Intermediates:       []*x509.Certificate{c.cert},
-			ValidityPeriodStart: c.cert.NotBefore,
-			URI:                 identity,
-		})
+	for _, p := range attest.Powers {
+		for _, ca := range now.certs[keyIssuing(p)] {
+			for _, w := range now.windows(ca) {
+				issuing = append(issuing, &root.FulcioCertificateAuthority{
+					Root:                top,
+					Intermediates:       []*x509.Certificate{ca.cert},
+					ValidityPeriodStart: w.from,
+					ValidityPeriodEnd:   w.to,
+					URI:                 config.Identity,
+				})
+			}
+		}
 	}
 	var stamping []root.TimestampingAuthority
-	for _, c := range tsas {
+	for _, c := range now.certs[keyTimestamp] {
 		stamping = append(stamping, &root.SigstoreTimestampingAuthority{
 			Root:                top,
 			Leaf:                c.cert,
 			ValidityPeriodStart: c.cert.NotBefore,
-			URI:                 identity + "/v1/timestamp",
+			URI:                 config.Identity + "/v1/timestamp",
 		})
 	}
-	tr, err := root.NewTrustedRoot(root.TrustedRootMediaType01, issuing, nil, stamping, nil)
+	for _, o := range config.Timestamps.Outside {
+		stamping = append(stamping, o.authority())
+	}
+	logs, cts := map[string]*root.TransparencyLog{}, map[string]*root.TransparencyLog{}
+	if config.Log != nil {
+		for _, c := range now.certs[keyLog] {
+			addLog(logs, config.Log.url(c), c)
+		}
+		for _, c := range now.certs[keyCTLog] {
+			addLog(cts, config.Identity+ctPath, c)
+		}
+	}
+	tr, err := root.NewTrustedRoot(root.TrustedRootMediaType01, issuing, cts, stamping, logs)
 	if err != nil {
 		return nil, fmt.Errorf("trusted root: %w", err)
 	}
@@ -48,4 +97,86 @@ func trustedRoot(identity string, top *x509.Certificate, cas, tsas []certified) 
 		return nil, fmt.Errorf("trusted root: %w", err)
 	}
 	return v, nil
+}
+
+func addLog(logs map[string]*root.TransparencyLog, url string, c certified) {
+	id := logID(c)
+	logs[hex.EncodeToString(id)] = &root.TransparencyLog{
+		BaseURL: url, ID: id, PublicKey: c.public(),
+		HashFunc: crypto.SHA256, SignatureHashFunc: crypto.SHA256,
+		ValidityPeriodStart: c.cert.NotBefore,
+	}
+}
+
+// logID is how clients name a log with an ECDSA key: the SHA-256 of its SPKI.
+func logID(c certified) []byte {
+	id := sha256.Sum256(c.cert.RawSubjectPublicKeyInfo)
+	return id[:]
+}
+
+// A window is a stretch of time, both ends included; without a to it does not
+// end.
+type window struct{ from, to time.Time }
+
+// holes are the intervals taken back from a CA, in order, none touching
+// another: those of every version whose leaf it issued. Clients know windows
+// of CAs alone, so within them everything that the CA vouches for is taken
+// back.
+func (s *state) holes(ca certified) []window {
+	var holes []window
+	for _, r := range s.revoked {
+		for _, leaf := range s.certs[string(r.Signer)] {
+			if leaf.version == r.Version && issuedBy(leaf.cert, ca.cert) {
+				holes = append(holes, window{r.From, r.To})
+			}
+		}
+	}
+	slices.SortFunc(holes, func(a, b window) int { return cmp.Or(a.from.Compare(b.from), a.to.Compare(b.to)) })
+	var merged []window
+	for _, h := range holes {
+		if n := len(merged); n > 0 && !h.from.After(merged[n-1].to.Add(time.Second)) {
+			if h.to.After(merged[n-1].to) {
+				merged[n-1].to = h.to
+			}
+			continue
+		}
+		merged = append(merged, h)
+	}
+	return merged
+}
+
+// windows is what is left of a CA's time without its holes. Times are whole
+// seconds; a timestamp with a fraction that falls between two is in neither,
+// which is a no.
+func (s *state) windows(ca certified) []window {
+	var left []window
+	from := ca.cert.NotBefore
+	for _, h := range s.holes(ca) {
+		if h.from.After(from) {
+			left = append(left, window{from, h.from.Add(-time.Second)})
+		}
+		if next := h.to.Add(time.Second); next.After(from) {
+			from = next
+		}
+	}
+	if !from.After(ca.cert.NotAfter) {
+		left = append(left, window{from: from})
+	}
+	return left
+}
+
+// holedFrom reports whether an interval is taken back from the CA that has not
+// ended yet: what it issues now would be believed by nobody.
+func (s *state) holedFrom(ca certified, now time.Time) bool {
+	return slices.ContainsFunc(s.holes(ca), func(h window) bool { return !h.to.Before(now.Truncate(time.Second)) })
+}
+
+// believed reports whether verifiers believe now what the leaf signs.
+func (s *state) believed(leaf certified, p attest.Power, now time.Time) bool {
+	for _, ca := range s.certs[keyIssuing(p)] {
+		if issuedBy(leaf.cert, ca.cert) {
+			return !s.holedFrom(ca, now)
+		}
+	}
+	return false
 }

@@ -8,7 +8,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -42,8 +43,9 @@ type VaultConfig struct {
 	// has no deadline of its own; 0 for 20 s, which outlives a failover.
 	Deadline time.Duration
 	// Observe is told of every operation when it ends: op is one of login,
-	// renew, sign, read, create, rotate and audit. A login that becomes
-	// necessary within another operation is part of that one. It may be nil.
+	// renew, sign, read, create, rotate, retire and audit. Signatures that are
+	// made together are one operation. A login that becomes necessary within
+	// another operation is part of that one. It may be nil.
 	Observe func(op string, took time.Duration, err error)
 }
 
@@ -70,14 +72,20 @@ func (Secret) GoString() string { return "[secret]" }
 // MarshalText never writes the secret.
 func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
 
-// A Vault is a [Backend] and [Rotator] on Vault's transit engine. Which of the
-// two it can really be is up to the policies of its token. See vault_call.go
-// for what it does when Vault fails.
+// A Vault is a [Backend], [Rotator] and [Retirer] on Vault's transit engine.
+// Which of these it can really be is up to the policies of its token. See
+// vault_sign.go for how it signs, vault_call.go for what it does when Vault
+// fails.
 type Vault struct {
 	config  VaultConfig
 	client  *api.Client
 	session session
 	down    downFlag
+	queues  queues
+	runs    atomic.Int64 // batches so far: part of each item's reference
+	// retiring makes what Retire reads and what it then writes one step, in
+	// this process.
+	retiring sync.Mutex
 }
 
 // OpenVault connects and logs in, so that a mistake is found at start. An
@@ -107,46 +115,12 @@ func (v *Vault) Close() error {
 	return nil
 }
 
-// Sign implements [Backend]. The version is pinned in the request, as a string
-// because Vault's policies cannot match numbers, and checked twice in the
-// answer.
-func (v *Vault) Sign(ctx context.Context, key string, version int, digest []byte) ([]byte, error) {
-	if err := errors.Join(checkKey(key), checkDigest(digest)); err != nil {
-		return nil, err
-	}
-	if version < 1 { // to Vault, 0 means "latest"
-		return nil, fmt.Errorf("%w: %s version %d", ErrVersion, key, version)
-	}
-	var answer struct {
-		Signature  string `json:"signature"`
-		KeyVersion int    `json:"key_version"`
-	}
-	err := v.call(ctx, request{op: "sign", path: v.path("sign", key), answer: &answer, body: map[string]any{
-		"input":                base64.StdEncoding.EncodeToString(digest),
-		"prehashed":            true,
-		"key_version":          strconv.Itoa(version),
-		"hash_algorithm":       "sha2-256",
-		"marshaling_algorithm": "asn1",
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("sign with %s version %d: %w", key, version, err)
-	}
-	encoded, ok := strings.CutPrefix(answer.Signature, fmt.Sprintf("vault:v%d:", version))
-	if !ok || answer.KeyVersion != version { // closed, and an alarm: never another version's signature
-		return nil, fmt.Errorf("%w: asked %s for version %d, got %.16q and version %d",
-			attest.ErrSelfCheck, key, version, answer.Signature, answer.KeyVersion)
-	}
-	signature, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil || len(signature) == 0 {
-		return nil, fmt.Errorf("%w: signature of %s version %d is not base64", attest.ErrSelfCheck, key, version)
-	}
-	return signature, nil
-}
-
 // keyDocument is what Vault says of a key.
 type keyDocument struct {
 	Type                 string `json:"type"`
 	LatestVersion        int    `json:"latest_version"`
+	MinEncryptionVersion int    `json:"min_encryption_version"` // below it nothing is signed; 0: not set
+	MinDecryptionVersion int    `json:"min_decryption_version"` // likewise, and old public keys are hidden
 	Exportable           bool   `json:"exportable"`
 	AllowPlaintextBackup bool   `json:"allow_plaintext_backup"`
 	DeletionAllowed      bool   `json:"deletion_allowed"`
@@ -163,9 +137,9 @@ func (v *Vault) Versions(ctx context.Context, key string) ([]Version, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	var doc keyDocument
-	if err := v.call(ctx, request{op: "read", path: v.path("keys", key), answer: &doc}); err != nil {
-		return nil, fmt.Errorf("read key %s: %w", key, err)
+	doc, err := v.read(ctx, key)
+	if err != nil {
+		return nil, err
 	}
 	if err := doc.checkFit(); err != nil {
 		return nil, fmt.Errorf("key %s: %w", key, err)
@@ -175,6 +149,14 @@ func (v *Vault) Versions(ctx context.Context, key string) ([]Version, error) {
 		return nil, fmt.Errorf("key %s: %w: %w", key, attest.ErrSelfCheck, err)
 	}
 	return versions, nil
+}
+
+func (v *Vault) read(ctx context.Context, key string) (*keyDocument, error) {
+	var doc keyDocument
+	if err := v.call(ctx, request{op: "read", path: v.path("keys", key), answer: &doc}); err != nil {
+		return nil, fmt.Errorf("read key %s: %w", key, err)
+	}
+	return &doc, nil
 }
 
 func (d *keyDocument) checkFit() error {
@@ -255,6 +237,46 @@ func (v *Vault) Rotate(ctx context.Context, key string) error {
 		return fmt.Errorf("rotate key %s: %w", key, err)
 	}
 	return nil
+}
+
+// retireAttempts is how often Retire looks whether what it wrote stands.
+const retireAttempts = 3
+
+// Retire implements [Retirer] by min_encryption_version, the one setting of a
+// key that the policies let us change.
+//
+// BUG(provost): Vault has no compare-and-set. Of two processes that retire up
+// to different versions at the same moment, the one that wrote first sees the
+// lower number and writes its own again, unless it looked before the other one
+// wrote. Then the lower number stands until the next Retire.
+func (v *Vault) Retire(ctx context.Context, key string, first int) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	ctx, cancel := v.bounded(ctx)
+	defer cancel()
+	v.retiring.Lock()
+	defer v.retiring.Unlock()
+	for range retireAttempts {
+		doc, err := v.read(ctx, key)
+		if err != nil {
+			return err
+		}
+		if first < 1 || first > doc.LatestVersion { // closed: above the latest nothing would sign
+			return fmt.Errorf("%w: retire %s below version %d of %d", ErrVersion, key, first, doc.LatestVersion)
+		}
+		if first == 1 || doc.MinEncryptionVersion >= first {
+			return nil
+		}
+		// Vault wants it no lower than min_decryption_version, below which
+		// nothing signs either.
+		err = v.call(ctx, request{op: "retire", path: v.path("keys", key, "config"),
+			body: map[string]any{"min_encryption_version": max(first, doc.MinDecryptionVersion)}})
+		if err != nil {
+			return fmt.Errorf("retire %s below version %d: %w", key, first, err)
+		}
+	}
+	return fmt.Errorf("%w: retire %s below version %d: somebody lowers it again", attest.ErrConflict, key, first)
 }
 
 // path is a path under the transit mount: an operation, a key, more.

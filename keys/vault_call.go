@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/vault/api"
 
@@ -37,11 +38,13 @@ import (
 
 // A request is one call of Vault's API.
 type request struct {
-	op     string         // for Observe
-	path   string         // below /v1/
-	body   map[string]any // sent with PUT; nil to GET
-	answer any            // where "data" is decoded; nil if it does not matter
-	auth   *grantedToken  // where "auth" is decoded
+	op          string        // for Observe
+	path        string        // below /v1/
+	body        any           // sent with PUT; nil to GET
+	answer      any           // where "data" is decoded; nil if it does not matter
+	auth        *grantedToken // where "auth" is decoded
+	correlation string        // what it is for, in Vault's audit log; "" for nothing in particular
+	noted       func(*fault)  // told of each attempt: why it failed, or nil; it may be nil itself
 }
 
 // grantedToken is what a login or renewal gives.
@@ -64,9 +67,12 @@ type downFlag struct{ atomic.Bool }
 // call performs a request with the session's token.
 func (v *Vault) call(ctx context.Context, r request) error {
 	loggedIn := false
-	return v.persist(ctx, r.op, func(ctx context.Context) *fault {
+	return v.persist(ctx, r.op, func(ctx context.Context) (f *fault) {
+		if r.noted != nil {
+			defer func() { r.noted(f) }()
+		}
 		token, generation := v.session.current()
-		f := v.try(ctx, token, r)
+		f = v.try(ctx, token, r)
 		if f == nil || f.kind != faultToken || loggedIn {
 			return f
 		}
@@ -82,11 +88,8 @@ func (v *Vault) call(ctx context.Context, r request) error {
 // persist attempts until there is an answer, or none can be had in time.
 func (v *Vault) persist(ctx context.Context, op string, attempt func(context.Context) *fault) (err error) {
 	defer v.observe(op, time.Now(), &err)
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, v.config.Deadline)
-		defer cancel()
-	}
+	ctx, cancel := v.bounded(ctx)
+	defer cancel()
 	deadline, _ := ctx.Deadline()
 	garbled := 0
 	for n := 0; ; n++ {
@@ -96,7 +99,7 @@ func (v *Vault) persist(ctx context.Context, op string, attempt func(context.Con
 			return nil
 		}
 		if ctx.Err() != nil { // keep the real reason beside the deadline
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			if !time.Now().Before(deadline) { // and not a caller who left
 				v.down.Store(true)
 			}
 			return &UnavailableError{f.retryAfter, errors.Join(ctx.Err(), f.err)}
@@ -122,6 +125,14 @@ func (v *Vault) persist(ctx context.Context, op string, attempt func(context.Con
 	}
 }
 
+// bounded gives ctx the configured deadline, if it has none of its own.
+func (v *Vault) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, v.config.Deadline)
+}
+
 func (v *Vault) observe(op string, start time.Time, err *error) {
 	if v.config.Observe != nil {
 		v.config.Observe(op, time.Since(start), *err)
@@ -141,13 +152,21 @@ func (v *Vault) try(ctx context.Context, token string, r request) *fault {
 	defer cancel()
 	var got answer
 	client := v.client.
-		WithRequestCallbacks(func(q *api.Request) { q.ClientToken = token }).
+		WithRequestCallbacks(func(q *api.Request) {
+			q.ClientToken = token
+			if r.correlation != "" {
+				q.Headers.Set("X-Correlation-ID", r.correlation)
+			}
+		}).
 		WithResponseCallbacks(got.capture)
 	var err error
 	if r.body == nil {
-		_, err = client.Logical().ReadWithContext(ctx, r.path)
+		_, err = client.Logical().ReadRawWithContext(ctx, r.path)
 	} else {
-		_, err = client.Logical().WriteWithContext(ctx, r.path, r.body)
+		var body []byte
+		if body, err = json.Marshal(r.body); err == nil {
+			_, err = client.Logical().WriteRawWithContext(ctx, r.path, body)
+		}
 	}
 	f := got.fault(err)
 	if f == nil {
@@ -159,8 +178,8 @@ func (v *Vault) try(ctx context.Context, token string, r request) *fault {
 	return f
 }
 
-// answer is what came back. The library's own reading of it is ignored: it
-// takes an empty answer, or JSON with something behind it, for success.
+// answer is what came back. We read it, and the library does not: it takes an
+// empty answer, or JSON with something behind it, for success.
 type answer struct {
 	status     int // 0: nothing came back
 	body       []byte
@@ -234,11 +253,11 @@ func (a *answer) decode(r request) *fault {
 	return nil
 }
 
-// decodeObject reads what must be there: null, and nothing, decode into
-// anything without a word.
+// decodeObject reads what must be there, a part of what [attest.CheckJSON] saw:
+// null, and nothing, decode into anything without a word.
 func decodeObject(data jsontext.Value, v any) error {
 	if data.Kind() != '{' {
 		return errors.New("an object is missing")
 	}
-	return attest.DecodeOpenJSON(data, v)
+	return json.Unmarshal(data, v)
 }

@@ -105,7 +105,6 @@ func newVaultClient(c VaultConfig) (*api.Client, error) {
 			Transport:     boundedTransport{transport},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		Timeout:    attemptTimeout,
 		MaxRetries: 0,
 		// A redirect would carry the token to an address nobody configured. A
 		// standby forwards; one that cannot is worth another attempt.

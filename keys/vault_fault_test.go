@@ -130,7 +130,7 @@ func rides(t testing.TB, m *middle, v *keys.Vault, end func()) {
 func TestVaultFaults(t *testing.T) {
 	server := vaultWithKeys(t)
 	m := newMiddle(t, server)
-	config := server.Config(keystest.PolicySign)
+	config := server.Config(keystest.PolicySignProvenance)
 	config.Address = m.address
 	open := func(t *testing.T) *keys.Vault {
 		v := openVault(t, config)
@@ -254,7 +254,7 @@ func TestVaultFaults(t *testing.T) {
 	})
 
 	t.Run("token revoked, and the role gone", func(t *testing.T) {
-		gone := server.Config(keystest.PolicySign)
+		gone := server.Config(keystest.PolicySignProvenance)
 		v := openVault(t, gone)
 		check(t, signVault(t, v))
 		check(t, os.WriteFile(gone.AppRole.SecretIDFile, []byte("another"), 0o600))
@@ -268,13 +268,13 @@ func TestVaultFaults(t *testing.T) {
 
 	t.Run("permission taken away", func(t *testing.T) {
 		v := open(t)
-		server.WritePolicy(keystest.PolicySign, `path "transit/keys/*" { capabilities = ["read"] }`)
+		server.WritePolicy(keystest.PolicySignProvenance, `path "transit/keys/*" { capabilities = ["read"] }`)
 		before := m.seen.Load()
 		wantDenied(t, signVault(t, v))
 		if n := m.seen.Load() - before; n != 1 {
 			t.Errorf("%d attempts at what is denied", n)
 		}
-		server.WritePolicy(keystest.PolicySign, keystest.ShippedPolicy(t, keystest.PolicySign))
+		server.WritePolicy(keystest.PolicySignProvenance, keystest.ShippedPolicy(t, keystest.PolicySignProvenance))
 		check(t, signVault(t, v))
 	})
 
@@ -299,7 +299,7 @@ func TestVaultTokenExpires(t *testing.T) {
 	server := vaultWithKeys(t)
 	logins := 0
 	var mu sync.Mutex
-	config := keys.VaultConfig{Address: server.Address(), AppRole: server.AppRole("short", time.Second, keystest.PolicySign, keystest.PolicyToken),
+	config := keys.VaultConfig{Address: server.Address(), AppRole: server.AppRole("short", time.Second, keystest.PolicySignProvenance, keystest.PolicyToken),
 		Observe: func(op string, _ time.Duration, err error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -322,7 +322,7 @@ func TestVaultTokenFile(t *testing.T) {
 	server := vaultWithKeys(t)
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(token string) { check(t, os.WriteFile(file, []byte(token+"\n"), 0o600)) }
-	first := server.Token(time.Hour, keystest.PolicySign) // may not even look itself up
+	first := server.Token(time.Hour, keystest.PolicySignProvenance) // may not even look itself up
 	write(first)
 	v := openVault(t, keys.VaultConfig{Address: server.Address(), TokenFile: file})
 	check(t, signVault(t, v))
@@ -332,7 +332,7 @@ func TestVaultTokenFile(t *testing.T) {
 	if strings.Contains(err.Error(), first) {
 		t.Errorf("the token is in %v", err)
 	}
-	write(server.Token(time.Hour, keystest.PolicySign, keystest.PolicyToken))
+	write(server.Token(time.Hour, keystest.PolicySignProvenance, keystest.PolicyToken))
 	recovers(t, v)
 
 	garbage := keys.VaultConfig{Address: server.Address(), Token: "hvs.garbage"}

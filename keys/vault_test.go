@@ -4,6 +4,7 @@
 package keys_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -34,7 +35,7 @@ import (
 )
 
 // everything is what a daemon that rotates its own signers needs.
-var everything = []string{keystest.PolicySign, keystest.PolicyCA, keystest.PolicyTimestamp, keystest.PolicyRotate}
+var everything = keystest.ServePolicies()
 
 func openVault(t testing.TB, config keys.VaultConfig) *keys.Vault {
 	t.Helper()
@@ -59,7 +60,7 @@ func vaultWithKeys(t testing.TB) *keystest.VaultServer {
 	t.Helper()
 	server := keystest.StartVault(t)
 	v := openVault(t, server.Config(keystest.PolicyInit))
-	for _, key := range []string{"provenance", "evidence", "verdict", "issuing", "timestamp"} {
+	for _, key := range keystest.Keys() {
 		check(t, v.Create(t.Context(), key))
 	}
 	return server
@@ -67,7 +68,7 @@ func vaultWithKeys(t testing.TB) *keystest.VaultServer {
 
 func TestVault(t *testing.T) {
 	server := keystest.StartVault(t)
-	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyRotate, keystest.PolicyInit))
+	v := openVault(t, server.Config(keystest.PolicySignProvenance, keystest.PolicySignVerdict, keystest.PolicyRotate, keystest.PolicyInit))
 	keystest.Backend(t, func(t *testing.T) keystest.Full {
 		for _, key := range []string{"provenance", "verdict"} {
 			path := "transit/keys/provost-" + key
@@ -122,40 +123,158 @@ func TestVaultAuthority(t *testing.T) {
 	if len(all[1].Versions) != 3 || store.names()["evidence"] != 3 {
 		t.Errorf("evidence: %v", all[1].Versions)
 	}
+}
 
-	if found, err := daemon.SelfAudit(t.Context()); err != nil || len(found) > 0 {
-		t.Errorf("the shipped policies allow too much or too little: %v, %v", found, err)
+// TestVaultSelfAudit: what serves is in order, each thing that is too little or
+// too much is found, and looking for it changes nothing.
+func TestVaultSelfAudit(t *testing.T) {
+	server := vaultWithKeys(t)
+	audit := func(v *keys.Vault) []string {
+		t.Helper()
+		found, err := v.SelfAudit(t.Context())
+		check(t, err)
+		return found
 	}
-	lacking := []string{
-		"transit/keys/provost-evidence/rotate: lacks update",
-		"transit/keys/provost-provenance/rotate: lacks update",
-		"transit/keys/provost-verdict/rotate: lacks update",
+	state := func() map[string]any {
+		all := make(map[string]any)
+		for _, key := range keystest.Keys() {
+			secret, err := server.Root().Logical().Read("transit/keys/provost-" + key)
+			check(t, err)
+			all[key] = secret.Data
+		}
+		return all
 	}
-	without := slices.DeleteFunc(slices.Clone(everything), func(policy string) bool { return policy == keystest.PolicyRotate })
-	found, err := openVault(t, server.Config(without...)).SelfAudit(t.Context())
-	check(t, err)
-	if diff := cmp.Diff(lacking, found); diff != "" {
-		t.Error(diff)
+	before := state()
+	daemon := openVault(t, server.Config(everything...))
+	if found := audit(daemon); len(found) > 0 {
+		t.Errorf("the shipped policies allow too much or too little: %q", found)
 	}
-	found, err = openVault(t, server.Config()).SelfAudit(t.Context()) // may only log in
-	check(t, err)
-	if len(found) != 5+5+3 || !slices.Contains(found, "transit/sign/provost-issuing: lacks update") ||
-		!slices.Contains(found, "transit/keys/provost-timestamp: lacks read") {
+
+	for _, missing := range []struct {
+		policy string
+		found  []string
+	}{
+		{keystest.PolicyRotate, []string{
+			"transit/keys/provost-evidence/config: lacks update", "transit/keys/provost-evidence/rotate: lacks update",
+			"transit/keys/provost-provenance/config: lacks update", "transit/keys/provost-provenance/rotate: lacks update",
+			"transit/keys/provost-verdict/config: lacks update", "transit/keys/provost-verdict/rotate: lacks update",
+		}},
+		{keystest.PolicyTimestamp, []string{"transit/keys/provost-timestamp: lacks read", "transit/sign/provost-timestamp: lacks update"}},
+		{keystest.PolicyTUF, []string{"transit/keys/provost-tuf: lacks read", "transit/sign/provost-tuf: lacks update"}},
+		{keystest.PolicyLog, []string{
+			"transit/keys/provost-ctlog: lacks read", "transit/keys/provost-log: lacks read",
+			"transit/sign/provost-ctlog: lacks update", "transit/sign/provost-log: lacks update",
+		}},
+	} {
+		without := slices.DeleteFunc(slices.Clone(everything), func(policy string) bool { return policy == missing.policy })
+		if diff := cmp.Diff(missing.found, audit(openVault(t, server.Config(without...)))); diff != "" {
+			t.Errorf("without %s: %s", missing.policy, diff)
+		}
+	}
+	found := audit(openVault(t, server.Config())) // may only log in
+	if len(found) != 10+10+3+3 || !slices.Contains(found, "transit/sign/provost-issuing-verdict: lacks update") {
 		t.Errorf("a token that may nothing: %q", found)
 	}
-	server.WritePolicy(keystest.PolicyRotate, `path "transit/keys/provost-verdict/config" { capabilities = ["update"] }
-		path "transit/export/signing-key/*" { capabilities = ["read"] }`)
-	found, err = daemon.SelfAudit(t.Context())
-	check(t, err)
-	found = slices.DeleteFunc(found, func(line string) bool { return slices.Contains(lacking, line) })
-	if len(found) != 6 || found[len(found)-1] != "transit/keys/provost-verdict/config: update" {
-		t.Errorf("audit found %q", found)
+
+	const sign, config = "transit/sign/provost-log", "transit/keys/provost-verdict/config"
+	rules := func(required, allowed, denied string) string {
+		return fmt.Sprintf(`path %q { capabilities = ["update"]
+			required_parameters = [%s]
+			allowed_parameters = { %s }
+			denied_parameters = { %s } }`, sign, required, allowed, denied)
+	}
+	const (
+		both    = `"key_version", "prehashed"`
+		pinned  = `"key_version" = ["1*", "2*"]`
+		hashed  = `"prehashed" = [true]`
+		as      = `"hash_algorithm" = ["sha2-256"], "marshaling_algorithm" = ["asn1"]`
+		inputs  = `"input" = [], "batch_input" = []`
+		nothing = `"key_version" = [""], "prehashed" = [""]`
+	)
+	join := func(parts ...string) string { return strings.Join(parts, ", ") }
+	for _, extra := range []struct {
+		name, policy, text string
+		found              []string
+	}{
+		{"export", keystest.PolicyRead, `path "transit/export/signing-key/provost-tuf" { capabilities = ["read"] }`,
+			[]string{"transit/export/signing-key/provost-tuf: read"}},
+		{"write policies", keystest.PolicyRead, `path "sys/policies/acl/*" { capabilities = ["create", "update"] }`,
+			[]string{"sys/policies/acl/provost-token: create update"}},
+		{"create keys", keystest.PolicyRead, `path "transit/keys/provost-log" { capabilities = ["read", "update"] }`,
+			[]string{"transit/keys/provost-log: read update"}},
+		{"rotate the timestamp key", keystest.PolicyRead, `path "transit/keys/provost-timestamp/rotate" { capabilities = ["update"] }`,
+			[]string{"transit/keys/provost-timestamp/rotate: update"}},
+		{"configure what it rotates not", keystest.PolicyRead,
+			`path "transit/keys/provost-tuf/config" { capabilities = ["update"] allowed_parameters = { "min_encryption_version" = [] } }`,
+			[]string{"transit/keys/provost-tuf/config: update"}},
+		{"configure anything", keystest.PolicyRotate, `path "` + config + `" { capabilities = ["update"] }`,
+			[]string{
+				config + ": may set allow_plaintext_backup", config + ": may set auto_rotate_period", config + ": may set deletion_allowed",
+				config + ": may set exportable", config + ": may set exportable while it retires", config + ": may set min_decryption_version",
+			}},
+		{"configure more, if it retires", keystest.PolicyRead, `path "` + config + `" { capabilities = ["update"] allowed_parameters = { "*" = [] } }`,
+			[]string{config + ": may set exportable while it retires"}},
+		{"hide old public keys", keystest.PolicyRotate, strings.Replace(keystest.ShippedPolicy(t, keystest.PolicyRotate),
+			`path "transit/keys/provost-verdict/config" {
+  capabilities        = ["update"]
+  required_parameters = ["min_encryption_version"]
+  allowed_parameters  = {`, `path "transit/keys/provost-verdict/config" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "min_decryption_version" = []`, 1),
+			[]string{config + ": may set min_decryption_version"}},
+		{"sign anyhow", keystest.PolicyLog, `path "` + sign + `" { capabilities = ["update"] }`, []string{
+			sign + ": may sign a batch without key_version", sign + ": may sign in another form",
+			sign + ": may sign what is not hashed", sign + ": may sign with another hash",
+			sign + `: may sign with key_version ""`, sign + `: may sign with key_version "0"`,
+			sign + ": may sign with key_version 0", sign + ": may sign with key_version null",
+			sign + `: may sign with prehashed ""`, sign + ": may sign without key_version", sign + ": may sign without prehashed",
+		}},
+		{"no version", keystest.PolicyLog, rules(`"prehashed"`, join(pinned, hashed, as, inputs), nothing),
+			[]string{sign + ": may sign a batch without key_version", sign + ": may sign without key_version"}},
+		{"the empty version", keystest.PolicyLog, rules(both, join(pinned, hashed, as, inputs), `"prehashed" = [""]`),
+			[]string{sign + `: may sign with key_version ""`}},
+		{"any version", keystest.PolicyLog, rules(both, join(`"key_version" = []`, hashed, as, inputs), nothing),
+			[]string{sign + `: may sign with key_version "0"`, sign + ": may sign with key_version 0", sign + ": may sign with key_version null"}},
+		{"the empty prehashed", keystest.PolicyLog, rules(both, join(pinned, hashed, as, inputs), `"key_version" = [""]`),
+			[]string{sign + `: may sign with prehashed ""`}},
+		{"no prehashed", keystest.PolicyLog, rules(`"key_version"`, join(pinned, hashed, as, inputs), nothing),
+			[]string{sign + `: may sign without prehashed`}},
+		{"any form", keystest.PolicyLog, rules(both, join(pinned, hashed, inputs, `"hash_algorithm" = [], "marshaling_algorithm" = []`), nothing),
+			[]string{sign + ": may sign in another form", sign + ": may sign with another hash"}},
+		{"batches of certificates", keystest.PolicyCA, strings.Replace(keystest.ShippedPolicy(t, keystest.PolicyCA), `"input"`, `"batch_input" = []
+    "input"`, 1), []string{"transit/sign/provost-issuing-provenance: may sign a batch"}},
+	} {
+		t.Run("may "+extra.name, func(t *testing.T) {
+			server.WritePolicy(extra.policy, extra.text)
+			defer server.WritePolicy(extra.policy, keystest.ShippedPolicy(t, extra.policy))
+			found := audit(openVault(t, server.Config(append([]string{keystest.PolicyRead}, everything...)...)))
+			// Replacing provost-log takes the other log's key away.
+			found = slices.DeleteFunc(found, func(line string) bool { return strings.Contains(line, "lacks") })
+			if diff := cmp.Diff(extra.found, found); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	root := openVault(t, keys.VaultConfig{Address: server.Address(), Token: keys.Secret(server.Root().Token())})
+	for _, want := range []string{"transit/keys/provost-verdict/config: may set exportable", "sys/remount: root", sign + ": may sign without key_version"} {
+		if found := audit(root); !slices.Contains(found, want) {
+			t.Errorf("root: %q not in %q", want, found)
+		}
+	}
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Errorf("the audit changed keys: %s", diff)
+	}
+	server.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := daemon.SelfAudit(ctx); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("without Vault: %v", err)
 	}
 }
 
 func TestVaultRefusesDegradedKeys(t *testing.T) {
 	server := keystest.StartVault(t)
-	v := openVault(t, server.Config(keystest.PolicySign, keystest.PolicyInit))
+	v := openVault(t, server.Config(keystest.PolicySignProvenance, keystest.PolicyInit))
 	const path = "transit/keys/provost-provenance"
 	for _, test := range []struct {
 		name           string
@@ -195,7 +314,7 @@ func TestVaultRefusesDegradedKeys(t *testing.T) {
 
 func TestVaultIgnoresTheEnvironment(t *testing.T) {
 	server := vaultWithKeys(t)
-	config := server.Config(keystest.PolicySign)
+	config := server.Config(keystest.PolicySignProvenance)
 	for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR", "VAULT_PROXY_ADDR", "HTTP_PROXY"} {
 		t.Setenv(name, "http://127.0.0.1:1")
 	}
@@ -214,7 +333,7 @@ func TestVaultTLS(t *testing.T) {
 	front.Config.ErrorLog = log.New(io.Discard, "", 0) // it logs the handshake we refuse
 	front.StartTLS()
 	defer front.Close()
-	config := server.Config(keystest.PolicySign)
+	config := server.Config(keystest.PolicySignProvenance)
 	config.Address = front.URL
 	if _, err := keys.OpenVault(t.Context(), config); err == nil || errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("believed an unknown CA: %v", err)
@@ -235,7 +354,7 @@ func TestVaultJWT(t *testing.T) {
 	})
 	server.Write("auth/jwt/role/provost", map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": "system:serviceaccount:provost:provost",
-		"token_policies": []string{keystest.PolicySign, keystest.PolicyToken}, "token_no_default_policy": true,
+		"token_policies": []string{keystest.PolicySignProvenance, keystest.PolicyToken}, "token_no_default_policy": true,
 	})
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
 	check(t, err)

@@ -13,8 +13,12 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	"provost/attest"
 )
 
 // The tests of this file run this test binary again, as a child that can be
@@ -29,7 +33,9 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "append":
-		err = childAppend(path)
+		err = childAppend(path, 4)
+	case "append-200":
+		err = childAppend(path, 200)
 	case "read-only":
 		err = childReadOnly(path)
 	case "disk-full":
@@ -88,8 +94,11 @@ func runChild(t *testing.T, role, path string) {
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "provost.db")
 	acked := map[string]string{} // id → bundle, "" for an intent
-	for _, acks := range []int{1, 50, 400} {
-		cmd := childCommand(t, "append", path)
+	for _, kill := range []struct {
+		role string
+		acks int
+	}{{"append", 1}, {"append", 50}, {"append-200", 1}, {"append-200", 150}, {"append-200", 1000}, {"append-200", 2000}} {
+		cmd := childCommand(t, kill.role, path)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +108,7 @@ func TestKill(t *testing.T) {
 		}
 		lines := bufio.NewScanner(out)
 		for n := 0; lines.Scan(); n++ {
-			if n == acks { // and go on reading what it said before it died
+			if n == kill.acks { // and go on reading what it said before it died
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -143,15 +152,96 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d attestations and %d more intents were acknowledged; %d intents are open", attestations, len(acked)-attestations, len(intents))
+	released, err := s.Signatures(t.Context(), attest.PowerProvenance, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stored int64
+	if err := s.readers.QueryRow("SELECT count(1) FROM attestations").Scan(&stored); err != nil || stored != released {
+		t.Errorf("%d attestations, %v, are counted as %d", stored, err, released)
+	}
 	var health string
 	if err := s.readers.QueryRow("PRAGMA integrity_check").Scan(&health); err != nil || health != "ok" {
 		t.Errorf("integrity check: %s, %v", health, err)
 	}
 }
 
+// TestTwoProcesses: two processes at full load both get to write, and nothing
+// that either was told is lost.
+func TestTwoProcesses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	openTest(t, path)
+	var acked [2]map[string]bool
+	var wg sync.WaitGroup
+	for i := range acked {
+		acked[i] = map[string]bool{}
+		cmd := childCommand(t, "append-200", path)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			lines := bufio.NewScanner(out)
+			for lines.Scan() {
+				word, rest, _ := strings.Cut(lines.Text(), " ")
+				if word == "child:" {
+					t.Error(lines.Text())
+				}
+				if word == "attestation" {
+					id, _, _ := strings.Cut(rest, " ")
+					acked[i][id] = true
+				}
+				if len(acked[i]) == 400 {
+					_ = cmd.Process.Kill() // the other one goes on; it may be gone by itself
+				}
+			}
+			_ = cmd.Wait() // killed
+		})
+	}
+	wg.Wait()
+	s := openTest(t, path)
+	for i, ids := range acked {
+		if len(ids) < 400 {
+			t.Errorf("process %d was told of %d attestations only", i, len(ids))
+		}
+		for id := range ids {
+			if _, err := s.Attestation(t.Context(), id); err != nil {
+				t.Errorf("process %d was told of attestation %s: %v", i, id, err)
+			}
+		}
+	}
+}
+
+// TestLeaseOfProcesses: of several stores on one file, one gets the lease.
+func TestLeaseOfProcesses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	var granted atomic.Int32
+	var wg sync.WaitGroup
+	now := time.Now()
+	for i := range 6 {
+		s := openTest(t, path)
+		wg.Go(func() {
+			ok, err := s.Claim(t.Context(), "rotate provenance", fmt.Sprint("replica ", i), now, now.Add(time.Minute))
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				granted.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if granted.Load() != 1 {
+		t.Errorf("%d were granted one lease", granted.Load())
+	}
+}
+
 // childAppend appends from several goroutines for ever, and says what was
 // acknowledged.
-func childAppend(path string) error {
+func childAppend(path string, writers int) error {
 	ctx := context.Background()
 	s, err := OpenSQLite(ctx, path)
 	if err != nil {
@@ -164,7 +254,7 @@ func childAppend(path string) error {
 		fmt.Println(words...)
 	}
 	failed := make(chan error)
-	for range 4 {
+	for range writers {
 		go func() {
 			for {
 				in := testIntent("artifact")

@@ -45,8 +45,7 @@ func sqliteError(ctx context.Context, err error) error {
 	if words, ok := passing[se.Code()&0xff]; ok {
 		return fmt.Errorf("%w: database: %s (SQLite %d)", attest.ErrUnavailable, words, se.Code())
 	}
-	switch se.Code() {
-	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+	if isTaken(err) {
 		return fmt.Errorf("%w: already recorded", attest.ErrConflict)
 	}
 	// SQLITE_CORRUPT, SQLITE_NOTADB, our own mistakes: closed for good.
@@ -67,6 +66,18 @@ func beginError(ctx context.Context, err error) error {
 // transaction.
 func isRefusal(err error) bool {
 	return errors.Is(err, attest.ErrInvalid) || errors.Is(err, attest.ErrNotFound) || errors.Is(err, attest.ErrConflict)
+}
+
+// isTaken reports whether err says that a row of that key is already there.
+func isTaken(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && (se.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || se.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+// isBusy reports whether err says that another process has the file.
+func isBusy(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // inTheWay reports whether err is what one meets when another process migrates

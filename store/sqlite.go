@@ -19,6 +19,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"provost/attest"
+	"provost/attest/gather"
 )
 
 //go:embed migrations/sqlite/*.sql
@@ -31,9 +32,21 @@ const (
 	// busyTimeout bounds the wait for another process, such as a backup or
 	// the service that this one replaces. Callers with less time wait less.
 	busyTimeout = 5 * time.Second
+	// busyPoll is how often the writer looks whether the file is free. SQLite
+	// itself would soon look every 100 ms only, and so hardly ever get in
+	// beside a process that writes without a pause.
+	busyPoll = time.Millisecond
 	// maxReaders is the number of connections for reading. They do not wait
 	// for the writer (WAL).
 	maxReaders = 4
+	// writerCache and readerCache are what a connection keeps of the database
+	// in memory, in bytes. The writer's holds the inner pages of all indexes
+	// at many millions of rows, and the leaves of the recent ones.
+	writerCache = 64 << 20
+	readerCache = 8 << 20
+	// walPages is how far the WAL grows before a commit brings it home. A page
+	// that many commits change, as the ends of the tables, goes home once.
+	walPages = 4000
 )
 
 // SQLite is a store in one SQLite file. It keeps what attest.Ledger and the
@@ -43,8 +56,11 @@ const (
 // do during a restart. It must not be on a network file system: SQLite's locks
 // do not hold there.
 type SQLite struct {
-	writer  *sql.DB // one connection: its owner is the only writer of this process
-	readers *sql.DB
+	writer  *pool // one connection: its owner is the only writer of this process
+	readers *pool
+	writes  *gather.Gatherer[*write, struct{}]
+
+	recent recent
 }
 
 // OpenSQLite opens the database at path, creating the file, but not its
@@ -72,20 +88,24 @@ func openSQLite(ctx context.Context, path string) (*SQLite, error) {
 		return nil, err
 	}
 	s := &SQLite{}
+	s.writes = gather.New("database", writeLimits, s.commit)
 	// synchronous=FULL syncs the WAL on every commit; NORMAL, the usual
 	// companion of WAL, loses acknowledged commits with the power.
 	// recursive_triggers lets the append-only triggers see INSERT OR REPLACE.
-	if s.writer, err = openPool(path, 1, url.Values{
+	if s.writer, err = openPool(path, 1, 0, url.Values{
 		"_txlock":       {"immediate"},
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"on"},
-		"_pragma":       {"recursive_triggers(1)", "journal_size_limit(67108864)", "cell_size_check(1)"},
+		"_pragma": {
+			"recursive_triggers(1)", "journal_size_limit(67108864)", "cell_size_check(1)",
+			fmt.Sprintf("cache_size(-%d)", writerCache>>10), fmt.Sprintf("wal_autocheckpoint(%d)", walPages),
+		},
 	}); err != nil {
 		return nil, err
 	}
-	if s.readers, err = openPool(path, maxReaders, url.Values{
+	if s.readers, err = openPool(path, maxReaders, busyTimeout, url.Values{
 		"_query_only": {"on"},
-		"_pragma":     {"cell_size_check(1)"},
+		"_pragma":     {"cell_size_check(1)", fmt.Sprintf("cache_size(-%d)", readerCache>>10)},
 	}); err != nil {
 		s.writer.Close()
 		return nil, err
@@ -147,8 +167,8 @@ func createFile(path string) error {
 
 // openPool opens nothing yet: every connection that database/sql makes later
 // gets these settings, because they stand in its name.
-func openPool(path string, conns int, settings url.Values) (*sql.DB, error) {
-	settings.Set("_busy_timeout", fmt.Sprint(busyTimeout.Milliseconds()))
+func openPool(path string, conns int, wait time.Duration, settings url.Values) (*pool, error) {
+	settings.Set("_busy_timeout", fmt.Sprint(wait.Milliseconds()))
 	settings.Set("_dqs", "0")       // a misspelt column is an error, not a string
 	settings.Set("_defensive", "1") // SQL cannot corrupt the file
 	settings.Set("_error_rc", "1")  // no text of an earlier error beside a code
@@ -159,7 +179,7 @@ func openPool(path string, conns int, settings url.Values) (*sql.DB, error) {
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return db, nil
+	return &pool{DB: db, prepared: map[string]*sql.Stmt{}}, nil
 }
 
 // prepare makes the file ours, or refuses it unchanged, and migrates it.
@@ -210,14 +230,14 @@ func (s *SQLite) migrations() (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(goose.DialectSQLite3, s.writer, dir, goose.WithDisableGlobalRegistry(true))
+	return goose.NewProvider(goose.DialectSQLite3, s.writer.DB, dir, goose.WithDisableGlobalRegistry(true))
 }
 
 // checkWritable asks whether the file may be written, which migrating an
 // up-to-date one does not need. BEGIN IMMEDIATE does not ask; a write does,
 // and taken back it needs no space: with a full disk there is still reading.
 func (s *SQLite) checkWritable(ctx context.Context) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -229,7 +249,7 @@ func (s *SQLite) checkWritable(ctx context.Context) error {
 // claim marks an empty database as ours, and refuses one of another program or
 // of a later version.
 func (s *SQLite) claim(ctx context.Context) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.writer.begin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -256,7 +276,7 @@ func (s *SQLite) claim(ctx context.Context) error {
 	return tx.Commit()
 }
 
-func (s *SQLite) checkVersion(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLite) checkVersion(ctx context.Context, tx *tx) error {
 	p, err := s.migrations()
 	if err != nil {
 		return err
@@ -294,56 +314,19 @@ const growth = 64 << 10
 // may find room in a file that may not grow. It costs one sync. Otherwise it
 // is an [attest.ErrUnavailable].
 func (s *SQLite) Ready(ctx context.Context) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *tx) error {
 		for _, q := range []string{
 			"SAVEPOINT growth",
 			fmt.Sprintf("UPDATE health SET filler = zeroblob(%d) WHERE id = 1", growth),
 			"ROLLBACK TO growth",
 			"UPDATE health SET writes = writes + 1 WHERE id = 1",
 		} {
-			if _, err := tx.ExecContext(ctx, q); err != nil {
+			if _, err := tx.exec(ctx, q); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-}
-
-// write runs do in the one write transaction of this process and commits it.
-// What do hands out counts only when write returns nil.
-//
-// The caller's context ends the wait for the transaction, and nothing is
-// stored then. Once begun, a write runs to its end whatever the context does:
-// it is short, and an outcome known late is worth more than one not known.
-// This also leaves room for running several callers' writes, each in a
-// savepoint, in one transaction: no caller may then end it for the others.
-func (s *SQLite) write(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	stop := context.AfterFunc(ctx, cancel)
-	tx, err := s.writer.BeginTx(lasting, nil)
-	if ended := !stop(); err != nil || ended {
-		if err == nil {
-			tx.Rollback()
-		}
-		return beginError(ctx, errors.Join(err, ctx.Err()))
-	}
-	defer tx.Rollback()
-	ctx = context.WithoutCancel(ctx)
-	if err := do(ctx, tx); err != nil {
-		return sqliteError(ctx, err)
-	}
-	return sqliteError(ctx, tx.Commit())
-}
-
-// read runs do in a read transaction: everything do sees is of one moment.
-func (s *SQLite) read(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return beginError(ctx, err)
-	}
-	defer tx.Rollback()
-	return sqliteError(ctx, do(tx))
 }
 
 var _ attest.Ledger = (*SQLite)(nil)

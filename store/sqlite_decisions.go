@@ -22,7 +22,7 @@ func (s *SQLite) AppendDecision(ctx context.Context, d attest.Decision) error {
 	if err := checkText(d.ID, d.Caller, d.Name, d.Environment, d.VSAID); err != nil {
 		return err
 	}
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error { return appendDecision(ctx, tx, d) })
+	return s.write(ctx, func(ctx context.Context, tx *tx) error { return appendDecision(ctx, tx, d) })
 }
 
 // Decision returns the decision of that ID, or an [attest.ErrNotFound].
@@ -61,7 +61,7 @@ func (s *SQLite) AppendCertificate(ctx context.Context, c attest.Certificate) (s
 	if err := checkText(c.Name); err != nil {
 		return stored, err
 	}
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.write(ctx, func(ctx context.Context, tx *tx) error {
 		stored, err = appendCertificate(ctx, tx, c)
 		return err
 	})
@@ -73,7 +73,7 @@ func (s *SQLite) AppendCertificate(ctx context.Context, c attest.Certificate) (s
 
 // Certificates returns every certificate, ordered by name, then version.
 func (s *SQLite) Certificates(ctx context.Context) (found []attest.Certificate, err error) {
-	err = s.read(ctx, func(tx *sql.Tx) error {
+	err = s.read(ctx, func(tx *tx) error {
 		found, err = findCertificates(ctx, tx)
 		return err
 	})
@@ -83,11 +83,11 @@ func (s *SQLite) Certificates(ctx context.Context) (found []attest.Certificate, 
 	return found, nil
 }
 
-func appendDecision(ctx context.Context, tx *sql.Tx, d attest.Decision) error {
+func appendDecision(ctx context.Context, tx *tx, d attest.Decision) error {
 	if len(d.VSA) == 0 {
 		d.VSA = nil
 	}
-	_, err := tx.ExecContext(ctx, `
+	_, err := tx.exec(ctx, `
 		INSERT INTO decisions (id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		d.ID, timeColumn{&d.At}, d.Caller, digestColumn{&d.Artifact}, d.Name, d.Environment,
@@ -97,8 +97,8 @@ func appendDecision(ctx context.Context, tx *sql.Tx, d attest.Decision) error {
 
 // findDecisions runs one of the selections above; where is always a constant.
 func (s *SQLite) findDecisions(ctx context.Context, where string, args ...any) (found []attest.Decision, err error) {
-	err = s.read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `
+	err = s.read(ctx, func(tx *tx) error {
+		rows, err := tx.query(ctx, `
 			SELECT id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id
 			FROM decisions `+where, args...)
 		if err != nil {
@@ -121,21 +121,21 @@ func (s *SQLite) findDecisions(ctx context.Context, where string, args ...any) (
 	return found, nil
 }
 
-func appendCertificate(ctx context.Context, tx *sql.Tx, c attest.Certificate) (attest.Certificate, error) {
-	if _, err := tx.ExecContext(ctx, "INSERT INTO certificates (name, version, der) VALUES (?, ?, ?) ON CONFLICT (name, version) DO NOTHING",
+func appendCertificate(ctx context.Context, tx *tx, c attest.Certificate) (attest.Certificate, error) {
+	if _, err := tx.exec(ctx, "INSERT INTO certificates (name, version, der) VALUES (?, ?, ?) ON CONFLICT (name, version) DO NOTHING",
 		c.Name, c.Version, c.DER); err != nil {
 		return attest.Certificate{}, err
 	}
 	stored := attest.Certificate{Name: c.Name, Version: c.Version}
-	err := tx.QueryRowContext(ctx, "SELECT der FROM certificates WHERE name = ? AND version = ?", c.Name, c.Version).Scan(&stored.DER)
+	err := tx.queryRow(ctx, "SELECT der FROM certificates WHERE name = ? AND version = ?", c.Name, c.Version).Scan(&stored.DER)
 	if errors.Is(err, sql.ErrNoRows) {
 		return stored, fmt.Errorf("certificate %s version %d is gone", c.Name, c.Version)
 	}
 	return stored, err
 }
 
-func findCertificates(ctx context.Context, tx *sql.Tx) ([]attest.Certificate, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT name, version, der FROM certificates ORDER BY name, version")
+func findCertificates(ctx context.Context, tx *tx) ([]attest.Certificate, error) {
+	rows, err := tx.query(ctx, "SELECT name, version, der FROM certificates ORDER BY name, version")
 	if err != nil {
 		return nil, err
 	}

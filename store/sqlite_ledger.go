@@ -23,7 +23,7 @@ func (s *SQLite) AppendIntent(ctx context.Context, intent attest.Intent) (id str
 	if err := checkIntent(intent); err != nil {
 		return "", nil, err
 	}
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.write(ctx, func(ctx context.Context, tx *tx) error {
 		id, done, err = appendIntent(ctx, tx, intent)
 		return err
 	})
@@ -36,12 +36,19 @@ func (s *SQLite) AppendIntent(ctx context.Context, intent attest.Intent) (id str
 // AppendAttestation stores a bundle under its intent's ID, sets its Seq, and
 // returns what is stored there: see [attest.Ledger]. The predicate type, the
 // signer and the subjects must be the intent's, or it is an
-// [attest.ErrConflict]: what is released is what was announced.
+// [attest.ErrConflict]: what is released is what was announced. So it is if
+// another attestation has that entry of the log.
 func (s *SQLite) AppendAttestation(ctx context.Context, a attest.Attestation) (stored attest.Attestation, err error) {
 	if len(a.Bundle) == 0 {
 		return stored, fmt.Errorf("%w: attestation %.40q has no bundle", attest.ErrInvalid, a.ID)
 	}
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	if a.LogIndex < 0 || a.LogIndex != 0 && a.Log == "" {
+		return stored, fmt.Errorf("%w: attestation %.40q: log index %d of log %.64q", attest.ErrInvalid, a.ID, a.LogIndex, a.Log)
+	}
+	if err := checkText(a.Log); err != nil {
+		return stored, err
+	}
+	err = s.write(ctx, func(ctx context.Context, tx *tx) error {
 		stored, err = appendAttestation(ctx, tx, a)
 		return err
 	})
@@ -53,7 +60,7 @@ func (s *SQLite) AppendAttestation(ctx context.Context, a attest.Attestation) (s
 
 // Attestation returns the attestation of that ID, or an [attest.ErrNotFound].
 func (s *SQLite) Attestation(ctx context.Context, id string) (a attest.Attestation, err error) {
-	err = s.read(ctx, func(tx *sql.Tx) error {
+	err = s.read(ctx, func(tx *tx) error {
 		a, err = findAttestation(ctx, tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: attestation %.40q", attest.ErrNotFound, id)
@@ -77,8 +84,9 @@ func (s *SQLite) Attestations(ctx context.Context, q attest.Query) (found []atte
 	if err := checkLimit(q.Limit); err != nil {
 		return nil, err
 	}
-	err = s.read(ctx, func(tx *sql.Tx) error {
-		found, err = findAttestations(ctx, tx, q)
+	err = s.read(ctx, func(tx *tx) error {
+		page, args := attestedQuery(q)
+		found, err = findAttestations(ctx, tx, withBundle, page, args)
 		return err
 	})
 	if err != nil {
@@ -93,8 +101,8 @@ func (s *SQLite) OpenIntents(ctx context.Context, limit int) (found []attest.Int
 	if err := checkLimit(limit); err != nil {
 		return nil, err
 	}
-	err = s.read(ctx, func(tx *sql.Tx) error {
-		found, err = findOpenIntents(ctx, tx, limit)
+	err = s.read(ctx, func(tx *tx) error {
+		found, err = findIntents(ctx, tx, "FROM open_intents o JOIN intents i ON i.seq = o.intent ORDER BY o.intent LIMIT ?", limit)
 		return err
 	})
 	if err != nil {
@@ -107,6 +115,9 @@ func (s *SQLite) OpenIntents(ctx context.Context, limit int) (found []attest.Int
 func checkIntent(in attest.Intent) error {
 	if in.ID == "" || in.Payload.Algorithm() != attest.AlgSHA256 {
 		return fmt.Errorf("%w: intent: want an id and the payload's sha256", attest.ErrInvalid)
+	}
+	if !in.Message.IsZero() && in.Message.Algorithm() != attest.AlgSHA256 {
+		return fmt.Errorf("%w: intent: want the message's sha256, or nothing", attest.ErrInvalid)
 	}
 	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey); err != nil {
 		return err
@@ -122,44 +133,51 @@ func checkIntent(in attest.Intent) error {
 	return nil
 }
 
-func appendIntent(ctx context.Context, tx *sql.Tx, in attest.Intent) (string, *attest.Attestation, error) {
-	if in.IdempotencyKey != "" {
-		id, done, err := findByKey(ctx, tx, in)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return id, done, err
+func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attest.Attestation, error) {
+	result, err := tx.exec(ctx, `
+		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, message, idempotency_key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (caller_issuer, caller_subject, idempotency_key) WHERE idempotency_key <> '' DO NOTHING`,
+		in.ID, timeColumn{&in.At}, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType,
+		digestColumn{&in.Payload}, digestColumn{&in.Message}, in.IdempotencyKey)
+	if in.IdempotencyKey != "" && (isTaken(err) || err == nil && changed(result) == 0) {
+		id, done, findErr := findByKey(ctx, tx, in)
+		if !errors.Is(findErr, sql.ErrNoRows) {
+			return id, done, findErr
 		}
 	}
-	var seq int64
-	err := tx.QueryRowContext(ctx, `
-		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, idempotency_key)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
-		in.ID, timeColumn{&in.At}, in.CallerIssuer, in.CallerSubject, in.Signer, in.PredicateType,
-		digestColumn{&in.Payload}, in.IdempotencyKey).Scan(&seq)
 	if err != nil {
 		return "", nil, err
 	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO open_intents (intent) VALUES (?)", seq); err != nil {
-		return "", nil, err
-	}
-	insert, err := tx.PrepareContext(ctx, "INSERT INTO subjects (intent, position, name, sha256, sha512) VALUES (?, ?, ?, ?, ?)")
+	seq, err := result.LastInsertId()
 	if err != nil {
 		return "", nil, err
 	}
-	defer insert.Close()
+	if _, err := tx.exec(ctx, "INSERT INTO open_intents (intent) VALUES (?)", seq); err != nil {
+		return "", nil, err
+	}
 	for i, sub := range in.Subjects {
-		if _, err := insert.ExecContext(ctx, seq, i, sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
+		if _, err := tx.exec(ctx, "INSERT INTO subjects (intent, position, name, sha256, sha512) VALUES (?, ?, ?, ?, ?)",
+			seq, i, sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
 			return "", nil, err
 		}
 	}
+	tx.announced = append(tx.announced, announced{in.ID, seq, in.Signer, in.PredicateType, slices.Clone(in.Subjects)})
 	return in.ID, nil, nil
+}
+
+// changed is how many rows a statement has changed.
+func changed(result sql.Result) int64 {
+	n, _ := result.RowsAffected() // SQLite always knows
+	return n
 }
 
 // findByKey returns the intent that the caller's key already has and, if it
 // was released, its attestation. Without one it is sql.ErrNoRows.
-func findByKey(ctx context.Context, tx *sql.Tx, in attest.Intent) (string, *attest.Attestation, error) {
+func findByKey(ctx context.Context, tx *tx, in attest.Intent) (string, *attest.Attestation, error) {
 	var id string
 	var payload attest.Digest
-	err := tx.QueryRowContext(ctx, `
+	err := tx.queryRow(ctx, `
 		SELECT id, payload FROM intents
 		WHERE caller_issuer = ? AND caller_subject = ? AND idempotency_key = ? AND idempotency_key <> ''`,
 		in.CallerIssuer, in.CallerSubject, in.IdempotencyKey).Scan(&id, digestColumn{&payload})
@@ -179,72 +197,89 @@ func findByKey(ctx context.Context, tx *sql.Tx, in attest.Intent) (string, *atte
 	return id, &a, nil
 }
 
-func appendAttestation(ctx context.Context, tx *sql.Tx, a attest.Attestation) (attest.Attestation, error) {
+func appendAttestation(ctx context.Context, tx *tx, a attest.Attestation) (attest.Attestation, error) {
 	var none attest.Attestation
-	var intent int64
-	announced := attest.Attestation{ID: a.ID}
-	err := tx.QueryRowContext(ctx, "SELECT seq, signer, predicate_type FROM intents WHERE id = ?", a.ID).
-		Scan(&intent, &announced.Signer, &announced.PredicateType)
-	if errors.Is(err, sql.ErrNoRows) {
-		return none, fmt.Errorf("%w: intent %.40q", attest.ErrNotFound, a.ID)
-	}
+	in, err := findAnnounced(ctx, tx, a.ID)
 	if err != nil {
 		return none, err
 	}
-	if announced.Subjects, err = findSubjects(ctx, tx, intent); err != nil {
-		return none, err
-	}
-	if a.Signer != announced.Signer || a.PredicateType != announced.PredicateType || !slices.Equal(a.Subjects, announced.Subjects) {
+	if !in.fits(a) {
 		return none, fmt.Errorf("%w: attestation %s says something else than its intent", attest.ErrConflict, a.ID)
 	}
 	a.SignedAt = a.SignedAt.UTC()
-	err = tx.QueryRowContext(ctx, `
-		INSERT INTO attestations (intent, key_version, signed_at, bundle) VALUES (?, ?, ?, ?)
-		ON CONFLICT (intent) DO NOTHING RETURNING seq`,
-		intent, a.KeyVersion, timeColumn{&a.SignedAt}, a.Bundle).Scan(&a.Seq)
-	if errors.Is(err, sql.ErrNoRows) { // somebody was first
+	result, err := tx.exec(ctx, `
+		INSERT INTO attestations (intent, key_version, signed_at, bundle) VALUES (?, ?, ?, ?) ON CONFLICT (intent) DO NOTHING`,
+		in.intent, a.KeyVersion, timeColumn{&a.SignedAt}, a.Bundle)
+	if err != nil {
+		return none, err
+	}
+	if changed(result) == 0 { // somebody was first
 		return findAttestation(ctx, tx, a.ID)
 	}
-	if err != nil {
+	if a.Seq, err = result.LastInsertId(); err != nil {
 		return none, err
 	}
 	// Two subjects may share a digest, under two names.
-	insert, err := tx.PrepareContext(ctx, "INSERT INTO attested (digest, seq, predicate_type) VALUES (?, ?, ?) ON CONFLICT (digest, seq) DO NOTHING")
-	if err != nil {
-		return none, err
-	}
-	defer insert.Close()
 	for _, sub := range a.Subjects {
 		for _, d := range []attest.Digest{sub.SHA256, sub.SHA512} {
 			if d.IsZero() {
 				continue
 			}
-			if _, err := insert.ExecContext(ctx, digestColumn{&d}, a.Seq, a.PredicateType); err != nil {
+			if _, err := tx.exec(ctx, "INSERT INTO attested (digest, seq, predicate_type) VALUES (?, ?, ?) ON CONFLICT (digest, seq) DO NOTHING",
+				digestColumn{&d}, a.Seq, a.PredicateType); err != nil {
 				return none, err
 			}
 		}
 	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM open_intents WHERE intent = ?", intent); err != nil {
+	if _, err := tx.exec(ctx, "INSERT INTO signed (signer, seq, key_version, signed_at, log, log_index) VALUES (?, ?, ?, ?, ?, ?)",
+		string(a.Signer), a.Seq, a.KeyVersion, timeColumn{&a.SignedAt}, a.Log, a.LogIndex); err != nil {
+		return none, err
+	}
+	if _, err := tx.exec(ctx, "DELETE FROM open_intents WHERE intent = ?", in.intent); err != nil {
 		return none, err
 	}
 	a.Bundle = bytes.Clone(a.Bundle) // ours to give; the caller keeps its own
-	a.Subjects = announced.Subjects
+	a.Subjects = in.subjects
+	tx.signed[version{a.Signer, a.KeyVersion}]++
 	return a, nil
 }
 
-// selectAttestation goes with scanAttestation.
-const selectAttestation = `
-	SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, a.bundle
-	FROM attestations a JOIN intents i ON i.seq = a.intent `
+// findAnnounced returns what was announced under that ID, or an ErrNotFound.
+func findAnnounced(ctx context.Context, tx *tx, id string) (announced, error) {
+	if in, ok := tx.recent.take(id); ok {
+		return in, nil
+	}
+	in := announced{id: id}
+	err := tx.queryRow(ctx, "SELECT seq, signer, predicate_type FROM intents WHERE id = ?", id).
+		Scan(&in.intent, &in.signer, &in.predicateType)
+	if errors.Is(err, sql.ErrNoRows) {
+		return in, fmt.Errorf("%w: intent %.40q", attest.ErrNotFound, id)
+	}
+	if err == nil {
+		in.subjects, err = findSubjects(ctx, tx, in.intent)
+	}
+	return in, err
+}
+
+// The selections that go with scanAttestation. The join to signed is a left
+// one so that a row that is missing there is an error, and not nothing.
+const (
+	withBundle    = selectAttestation + "a.bundle" + fromAttestations
+	withoutBundle = selectAttestation + "NULL" + fromAttestations
+
+	selectAttestation = "SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, g.log, g.log_index, "
+	fromAttestations  = `
+		FROM attestations a JOIN intents i ON i.seq = a.intent LEFT JOIN signed g ON g.signer = i.signer AND g.seq = a.seq `
+)
 
 func scanAttestation(row interface{ Scan(...any) error }) (intent int64, a attest.Attestation, err error) {
-	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Bundle)
+	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Log, &a.LogIndex, &a.Bundle)
 	return intent, a, err
 }
 
 // findAttestation returns sql.ErrNoRows when there is none.
-func findAttestation(ctx context.Context, tx *sql.Tx, id string) (attest.Attestation, error) {
-	intent, a, err := scanAttestation(tx.QueryRowContext(ctx, selectAttestation+"WHERE i.id = ?", id))
+func findAttestation(ctx context.Context, tx *tx, id string) (attest.Attestation, error) {
+	intent, a, err := scanAttestation(tx.queryRow(ctx, withBundle+"WHERE i.id = ?", id))
 	if err != nil {
 		return a, err
 	}
@@ -271,9 +306,10 @@ func attestedQuery(q attest.Query) (string, []any) {
 	}
 }
 
-func findAttestations(ctx context.Context, tx *sql.Tx, q attest.Query) ([]attest.Attestation, error) {
-	page, args := attestedQuery(q)
-	rows, err := tx.QueryContext(ctx, selectAttestation+"WHERE a.seq IN (SELECT seq FROM ("+page+")) ORDER BY a.seq", args...)
+// findAttestations returns, in the order of storing, those whose seqs page
+// selects.
+func findAttestations(ctx context.Context, tx *tx, selection, page string, args []any) ([]attest.Attestation, error) {
+	rows, err := tx.query(ctx, selection+"WHERE a.seq IN (SELECT seq FROM ("+page+")) ORDER BY a.seq", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -298,8 +334,8 @@ func findAttestations(ctx context.Context, tx *sql.Tx, q attest.Query) ([]attest
 	return found, nil
 }
 
-func findSubjects(ctx context.Context, tx *sql.Tx, intent int64) ([]attest.Subject, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT name, sha256, sha512 FROM subjects WHERE intent = ? ORDER BY position", intent)
+func findSubjects(ctx context.Context, tx *tx, intent int64) ([]attest.Subject, error) {
+	rows, err := tx.query(ctx, "SELECT name, sha256, sha512 FROM subjects WHERE intent = ? ORDER BY position", intent)
 	if err != nil {
 		return nil, err
 	}
@@ -315,10 +351,11 @@ func findSubjects(ctx context.Context, tx *sql.Tx, intent int64) ([]attest.Subje
 	return subjects, rows.Err()
 }
 
-func findOpenIntents(ctx context.Context, tx *sql.Tx, limit int) ([]attest.Intent, error) {
-	rows, err := tx.QueryContext(ctx, `
-		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.idempotency_key
-		FROM open_intents o JOIN intents i ON i.seq = o.intent ORDER BY o.intent LIMIT ?`, limit)
+// findIntents returns the intents i that from, a constant, selects.
+func findIntents(ctx context.Context, tx *tx, from string, args ...any) ([]attest.Intent, error) {
+	rows, err := tx.query(ctx, `
+		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.message, i.idempotency_key
+		`+from, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +366,7 @@ func findOpenIntents(ctx context.Context, tx *sql.Tx, limit int) ([]attest.Inten
 		var seq int64
 		var in attest.Intent
 		if err := rows.Scan(&seq, &in.ID, timeColumn{&in.At}, &in.CallerIssuer, &in.CallerSubject, &in.Signer,
-			&in.PredicateType, digestColumn{&in.Payload}, &in.IdempotencyKey); err != nil {
+			&in.PredicateType, digestColumn{&in.Payload}, digestColumn{&in.Message}, &in.IdempotencyKey); err != nil {
 			return nil, err
 		}
 		found, seqs = append(found, in), append(seqs, seq)

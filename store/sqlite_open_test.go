@@ -52,7 +52,7 @@ func TestOpenRefuses(t *testing.T) {
 	newer := filepath.Join(dir, "newer")
 	func() {
 		s := openTest(t, newer)
-		mustExec(t, s.writer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
+		mustExec(t, s.writer.DB, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		newer:                              "version 9999, this build knows 1: it needs a newer build",
+		newer:                              "version 9999, this build knows 2: it needs a newer build",
 		foreign:                            "a database of another program",
 		tagged:                             "a database of another program",
 		garbage:                            "not a database",
@@ -193,7 +193,7 @@ func TestCorrupt(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "provost.db")
 	s := openTest(t, path)
-	mustExec(t, s.writer, "PRAGMA query_only = 1") // SQLITE_READONLY for every write
+	mustExec(t, s.writer.DB, "PRAGMA query_only = 1") // SQLITE_READONLY for every write
 	if err := s.Ready(t.Context()); !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "read-only") {
 		t.Errorf("ready: %v: want unavailable, read-only", err)
 	}

@@ -41,7 +41,7 @@ func (f faultySQLite) Free(t *testing.T) { f.limitPages(t, 1<<30) }
 
 func (f faultySQLite) limitPages(t *testing.T, n int) {
 	t.Helper()
-	mustExec(t, f.writer, fmt.Sprintf("PRAGMA max_page_count = %d", n))
+	mustExec(t, f.writer.DB, fmt.Sprintf("PRAGMA max_page_count = %d", n))
 }
 
 // Lock does what another process would.
@@ -101,7 +101,10 @@ func fillTables(t testing.TB, s *SQLite) {
 	_, err3 := s.AppendAttestation(ctx, testAttestation(in, []byte("bundle")))
 	err4 := s.AppendDecision(ctx, attest.Decision{ID: "decision", Artifact: attest.SHA256([]byte("a"))})
 	_, err5 := s.AppendCertificate(ctx, attest.Certificate{Name: "root", Version: 1, DER: []byte("der")})
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	err6 := s.AppendKeyRevocation(ctx, attest.KeyRevocation{ID: "revocation", Signer: in.Signer, Version: 1, From: time.Unix(0, 0), To: time.Unix(1, 0)})
+	err7 := s.AppendLogOrphan(ctx, attest.LogOrphan{Log: "aa", Message: in.Payload})
+	_, err8 := s.Claim(ctx, "lease", "holder", time.Unix(0, 0), time.Unix(1, 0))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -115,7 +118,8 @@ func TestAppendOnly(t *testing.T) {
 		for _, q := range []string{
 			"SELECT seq, id, caller_issuer FROM intents", "SELECT intent, position, name FROM subjects", "SELECT seq, intent, bundle FROM attestations",
 			"SELECT seq, hex(digest), predicate_type FROM attested", "SELECT seq, id, verdict FROM decisions", "SELECT name, version, der FROM certificates",
-			"SELECT intent, '', '' FROM open_intents",
+			"SELECT intent, '', '' FROM open_intents", "SELECT seq, signed_at, log FROM signed", "SELECT signer, key_version, count FROM signatures",
+			"SELECT seq, log, intent FROM log_orphans", "SELECT seq, id, reason FROM key_revocations",
 		} {
 			rows, err := s.readers.Query(q)
 			if err != nil {
@@ -133,14 +137,16 @@ func TestAppendOnly(t *testing.T) {
 		return out.String()
 	}
 	before := dump()
-	statements := []string{"DELETE FROM open_intents", "UPDATE open_intents SET intent = 99"}
-	for _, table := range []string{"intents", "subjects", "attestations", "attested", "decisions", "certificates"} {
-		statements = append(statements, "DELETE FROM "+table)
+	statements := []string{
+		"DELETE FROM open_intents", "UPDATE open_intents SET intent = 99",
+		"DELETE FROM signatures", "UPDATE signatures SET count = count", "UPDATE signatures SET count = 0", "UPDATE signatures SET key_version = 9, count = 9",
 	}
 	for table, column := range map[string]string{
+		"signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
 		"intents": "caller_issuer", "subjects": "name", "attestations": "key_version", "attested": "predicate_type", "decisions": "verdict", "certificates": "version",
 	} {
 		// One column stands for all: the triggers do not name columns.
+		statements = append(statements, "DELETE FROM "+table)
 		statements = append(statements, fmt.Sprintf("UPDATE %s SET %s = %[2]s", table, column))
 		statements = append(statements, fmt.Sprintf("INSERT OR REPLACE INTO %s SELECT * FROM %[1]s", table))
 	}
@@ -148,7 +154,7 @@ func TestAppendOnly(t *testing.T) {
 	for _, q := range statements {
 		if _, err := s.writer.Exec(q); err == nil {
 			t.Errorf("%s: it was done", q)
-		} else if !strings.Contains(err.Error(), "append-only") && !strings.Contains(err.Error(), "open_intents") {
+		} else if !strings.Contains(err.Error(), "append-only") && !strings.Contains(err.Error(), "open_intents") && !strings.Contains(err.Error(), "only grows") {
 			t.Errorf("%s: refused by something else: %v", q, err)
 		}
 		// REPLACE is seen only where recursive_triggers is on, which is ours to set.
@@ -180,10 +186,11 @@ func TestCertificateVersions(t *testing.T) {
 	}
 }
 
+// TestSettings: the wait for other processes is in begin, see busyPoll.
 func TestSettings(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "provost.db"))
 	for pragma, want := range map[string]string{
-		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "recursive_triggers": "1",
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "0", "recursive_triggers": "1",
 	} {
 		var got string
 		if err := s.writer.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
@@ -225,13 +232,15 @@ func TestPlans(t *testing.T) {
 		if !strings.Contains(got, test.want) {
 			t.Errorf("%s: %s", name, got)
 		}
-		got = plan(selectAttestation+"WHERE a.seq IN (SELECT seq FROM ("+query+")) ORDER BY a.seq", args...)
+		got = plan(withBundle+"WHERE a.seq IN (SELECT seq FROM ("+query+")) ORDER BY a.seq", args...)
 		if strings.Contains(got, "SCAN a") || strings.Contains(got, "SCAN i") {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
 	for _, q := range []string{
 		"SELECT id FROM intents WHERE caller_issuer = ? AND caller_subject = ? AND idempotency_key = ? AND idempotency_key <> ''",
+		"SELECT log_index FROM signed WHERE log = ? AND log <> '' ORDER BY log_index DESC LIMIT 1",
+		"SELECT id FROM intents WHERE message = ?",
 		"SELECT id FROM decisions WHERE artifact = ? ORDER BY seq DESC LIMIT 5",
 		"SELECT id FROM decisions WHERE artifact = ? AND environment = ? ORDER BY seq DESC LIMIT 5",
 	} {
@@ -240,6 +249,21 @@ func TestPlans(t *testing.T) {
 		}
 		if got := plan(q, "", "", ""); strings.Contains(got, "B-TREE") {
 			t.Errorf("%s sorts: %s", q, got)
+		}
+	}
+	for few, want := range map[bool]string{
+		true:  "USING COVERING INDEX signed_by_time (signer=? AND signed_at>? AND signed_at<?)",
+		false: "USING PRIMARY KEY (signer=? AND seq>?)",
+	} {
+		query, args := signedQuery(attest.SignedQuery{Limit: 1}, few)
+		if got := plan(query, args...); !strings.Contains(got, want) || !few && strings.Contains(got, "B-TREE") {
+			t.Errorf("signed by, few %t: %s", few, got)
+		}
+		got := plan(withoutBundle+"WHERE a.seq IN (SELECT seq FROM ("+query+")) ORDER BY a.seq", args...)
+		for _, table := range []string{"SCAN a", "SCAN i", "SCAN g", "SCAN signed"} {
+			if strings.Contains(got, table) {
+				t.Errorf("signed by, few %t: %s", few, got)
+			}
 		}
 	}
 }

@@ -4,11 +4,13 @@
 package verify
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -16,7 +18,7 @@ import (
 
 // An Authority is one entry of a trusted root, for people to read.
 type Authority struct {
-	Kind        string    `json:"kind"` // "certificate authority", "timestamp authority" or "log"
+	Kind        string    `json:"kind"` // "certificate authority", "timestamp authority", "log" or "certificate log"
 	URI         string    `json:"uri"`
 	ValidFrom   time.Time `json:"validFrom,omitzero"` // what it says between these is believed
 	ValidTo     time.Time `json:"validTo,omitzero"`   // zero: with no end
@@ -50,12 +52,19 @@ func (t *Trust) Authorities() []Authority {
 			all = append(all, describe("timestamp authority", s.URI, s.ValidityPeriodStart, s.ValidityPeriodEnd, signs))
 		}
 	}
-	var logs []Authority
-	for _, l := range t.material.RekorLogs() {
-		logs = append(logs, Authority{Kind: "log", URI: l.BaseURL, ValidFrom: l.ValidityPeriodStart, ValidTo: l.ValidityPeriodEnd, Fingerprint: hex.EncodeToString(l.ID)})
+	all = append(all, describeLogs("log", t.material.RekorLogs())...)
+	return append(all, describeLogs("certificate log", t.material.CTLogs())...)
+}
+
+// describeLogs lists logs by the time from which they are believed.
+func describeLogs(kind string, known map[string]*root.TransparencyLog) (logs []Authority) {
+	for _, l := range known {
+		logs = append(logs, Authority{Kind: kind, URI: l.BaseURL, ValidFrom: l.ValidityPeriodStart, ValidTo: l.ValidityPeriodEnd, Fingerprint: hex.EncodeToString(l.ID)})
 	}
-	slices.SortFunc(logs, func(a, b Authority) int { return a.ValidFrom.Compare(b.ValidFrom) })
-	return append(all, logs...)
+	slices.SortFunc(logs, func(a, b Authority) int {
+		return cmp.Or(a.ValidFrom.Compare(b.ValidFrom), strings.Compare(a.Fingerprint, b.Fingerprint))
+	})
+	return logs
 }
 
 func describe(kind, uri string, from, to time.Time, c *x509.Certificate) Authority {

@@ -19,6 +19,7 @@ const (
 	StepLog         Step = "log"         // a transparency log entry is missing or does not hold
 	StepTime        Step = "time"        // no trusted timestamp, or one that does not hold
 	StepCertificate Step = "certificate" // the leaf does not chain to the trust root at the signing time
+	StepRevoked     Step = "revoked"     // what was signed then, or this very attestation, was taken back
 	StepSignature   Step = "signature"   // the signature is not over this payload by this key
 	StepStatement   Step = "statement"   // the payload is not a strict in-toto Statement v1
 	StepSubject     Step = "subject"     // the statement is about something else
@@ -53,7 +54,7 @@ var engineSteps = []struct {
 	{"failed to verify certificate identity", StepIdentity},
 }
 
-func engineError(err error) error {
+func engineError(err error) *Error {
 	for _, s := range engineSteps {
 		if strings.HasPrefix(err.Error(), s.prefix) {
 			return &Error{s.step, err}

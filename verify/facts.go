@@ -74,6 +74,12 @@ func (f *Facts) add(id string, v *Verified) error {
 	return nil
 }
 
+// remove takes out what some attestations said.
+func (f *Facts) remove(gone map[string]bool) {
+	f.Provenance = slices.DeleteFunc(f.Provenance, func(p ProvenanceFact) bool { return gone[p.Attestation] })
+	f.SBOMs = slices.DeleteFunc(f.SBOMs, func(s SBOMFact) bool { return gone[s.Attestation] })
+}
+
 // source reads repository, ref and commit from the external parameters of the
 // build types that are known, and lists the parameters that are not. Of an
 // unknown build type everything is unknown, so no expectation can match it.

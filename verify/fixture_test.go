@@ -116,6 +116,19 @@ func (a *archive) AppendCertificate(_ context.Context, c attest.Certificate) (at
 	return c, nil
 }
 
+func (a *archive) KeyRevocations(context.Context) ([]attest.KeyRevocation, error) { return nil, nil }
+
+func (a *archive) AppendKeyRevocation(context.Context, attest.KeyRevocation) error {
+	return errors.New("nothing is revoked here")
+}
+
+// Claim and Release implement keys.Leases for one process.
+func (a *archive) Claim(context.Context, string, string, time.Time, time.Time) (bool, error) {
+	return true, nil
+}
+
+func (a *archive) Release(context.Context, string, string) error { return nil }
+
 // A realm is one service's keys, certificates and trusted root, with a real
 // key backend.
 type realm struct {
@@ -135,7 +148,7 @@ func newRealm(name string) *realm {
 		archive: &archive{}, clock: &clock{now: time.Now().UTC().Truncate(time.Second)},
 	}
 	config := keys.Config{
-		Backend: r.backend, Archive: r.archive, Identity: service, Organization: "Example",
+		Backend: r.backend, Archive: r.archive, Leases: r.archive, Identity: service, Organization: "Example",
 		SigningWindow: 24 * time.Hour, Now: r.clock.Now,
 	}
 	must(0, keys.Init(ctx, config, func(root *x509.Certificate, _ []byte) error {
@@ -295,7 +308,7 @@ type keyOf struct {
 func (r *realm) ca(t testing.TB) keyOf {
 	t.Helper()
 	for _, c := range r.archive.certs {
-		if c.Name == "issuing" {
+		if c.Name == "issuing-provenance" && c.Version == 1 {
 			cert, err := x509.ParseCertificate(c.DER)
 			check(t, err)
 			return keyOf{r, c.Name, cert}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -131,7 +132,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 		d.Reasons = []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy could not be evaluated"}}
 		return g.record(ctx, d)
 	}
-	d.Verdict, d.Reasons = verdict(judgement, found.count, found.refused)
+	d.Verdict, d.Reasons = verdict(judgement, found)
 	if d.Verdict == attest.VerdictError {
 		return g.record(ctx, d)
 	}
@@ -139,7 +140,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	// 4: sign and record. Without a signed, stored verdict there is none.
 	vsa, err := g.Issuer.Issue(ctx, caller, attest.Request{
 		Subjects:  []attest.Subject{subjectOf(q)},
-		Predicate: g.summary(d, q, judgement, found.inputs),
+		Predicate: g.summary(d, q, judgement, found.inputs()),
 	})
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("sign verdict: %w", ours(err))
@@ -158,22 +159,41 @@ func (g *Gate) record(ctx context.Context, d attest.Decision) (attest.Decision, 
 
 // A finding is all that was found about an artifact.
 type finding struct {
-	count   int // attestations, believed or not
-	facts   Facts
-	inputs  []attest.InputAttestation // what was believed
-	refused []attest.Reason           // what was not, and why
+	service     string
+	count       int // attestations, believed or not
+	facts       Facts
+	kept        []kept          // what was believed
+	revocations Revocations     // believed; among kept
+	doubtful    []doubtful      // revocations that are not
+	refused     []attest.Reason // what was not believed, and why
+}
+
+// A kept is what stays in hand of an attestation that was believed.
+type kept struct {
+	id      string
+	name    attest.Revoked
+	revokes bool // it is a revocation
+	input   attest.InputAttestation
+}
+
+// A doubtful is a revocation that could not be believed.
+type doubtful struct {
+	id   string
+	name attest.Revoked // unverified; empty when it cannot be read
+	err  error
 }
 
 // gather reads everything about an artifact, a page at a time so that large
 // bundles are not all held at once, and believes what it can. It fails when
 // anything cannot be read, when there is no trust root, and when there is more
-// than a decision reads.
+// than a decision reads. What was taken back is not among the facts, in
+// whatever order it was stored.
 func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time) (finding, error) {
 	trust, err := g.Trust()
 	if err != nil {
 		return finding{}, fmt.Errorf("trust root: %w", err)
 	}
-	f := finding{facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}}
+	f := finding{service: g.Service, facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}}
 	q := attest.Query{Artifact: artifact, NotPredicateType: attest.VSAType, Limit: evidencePage}
 	for size := 0; ; {
 		page, err := g.Evidence.Attestations(ctx, q)
@@ -189,37 +209,103 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time
 			if size += len(a.Bundle); f.count > maxEvidence || size > maxEvidenceBytes {
 				return finding{}, errTooMuch
 			}
-			f.believe(trust, g.Service, a)
+			f.believe(trust, a)
 		}
 		if len(page) < evidencePage {
+			f.takeBack()
 			return f, nil
 		}
 	}
 }
 
 // believe verifies one attestation, and keeps it or the reason why not.
-func (f *finding) believe(trust *Trust, service string, a attest.Attestation) {
-	v, err := trust.Verify(a.Bundle, Expect{Artifact: f.facts.Artifact, Identity: Identity{Issuer: service}, PredicateType: a.PredicateType})
-	if err == nil {
+func (f *finding) believe(trust *Trust, a attest.Attestation) {
+	v, err := trust.Verify(a.Bundle, Expect{Artifact: f.facts.Artifact, Identity: Identity{Issuer: f.service}, PredicateType: a.PredicateType})
+	switch {
+	case err != nil:
+	case v.statement.PredicateType == attest.RevocationType(f.service):
+		var r *Revocation
+		if r, err = v.revocation(); err == nil {
+			f.revocations = append(f.revocations, r)
+		}
+	default:
 		err = f.facts.add(a.ID, v)
 	}
-	if err != nil {
-		f.refused = append(f.refused, attest.Reason{
-			Rule: "evidence.verifies", Severity: attest.SeverityInfo,
-			Message: fmt.Sprintf("attestation %s is not believed: %s", a.ID, err),
+	if err == nil {
+		f.kept = append(f.kept, kept{
+			id: a.ID, name: v.name(), revokes: attest.IsRevocation(v.statement.PredicateType),
+			input: attest.InputAttestation{
+				URI:    f.service + "/v1/attestations/" + a.ID,
+				Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
+			},
 		})
 		return
 	}
-	f.inputs = append(f.inputs, attest.InputAttestation{
-		URI:    service + "/v1/attestations/" + a.ID,
-		Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
+	if claimsToRevoke(f.service, a) {
+		d := doubtful{id: a.ID, err: err}
+		if payload, signature, err := attest.OpenUnverified(a.Bundle); err == nil {
+			d.name = attest.NameOf(payload, signature)
+		}
+		f.doubtful = append(f.doubtful, d)
+		return
+	}
+	f.refuse(a.ID, err)
+}
+
+func (f *finding) refuse(id string, err error) {
+	f.refused = append(f.refused, attest.Reason{
+		Rule: "evidence.verifies", Severity: attest.SeverityInfo,
+		Message: fmt.Sprintf("attestation %s is not believed: %s", id, err),
 	})
 }
 
+// takeBack removes what was taken back from what was believed. A revocation
+// that was believed stays, whoever would take it back.
+//
+// A revocation that is not believed denies. It is in our own store, where only
+// what this service signed is put, so either somebody changed it, and nobody
+// knows any more what it took back, or the signer of verdicts lost its trust
+// over the time it was made: to pass over it would bring back what was taken
+// back for good. To forge one takes writing to the store, and who can do that
+// can deny anyway. The way out is a new revocation, of what the doubtful one
+// took back and of the doubtful one itself; once named by one that is
+// believed, it denies no more.
+func (f *finding) takeBack() {
+	gone := map[string]bool{}
+	f.kept = slices.DeleteFunc(f.kept, func(k kept) bool {
+		r := f.revocations.naming(f.service, k.name)
+		if r == nil || k.revokes {
+			return false
+		}
+		gone[k.id] = true
+		f.refuse(k.id, r.refusal())
+		return true
+	})
+	f.facts.remove(gone)
+	for _, d := range f.doubtful {
+		if r := f.revocations.naming(f.service, d.name); r != nil {
+			f.refuse(d.id, r.refusal())
+			continue
+		}
+		f.refused = append(f.refused, attest.Reason{
+			Rule: "evidence.revocations", Severity: attest.SeverityDeny,
+			Message: fmt.Sprintf("attestation %s takes others back and is not believed: %s", d.id, d.err),
+		})
+	}
+}
+
+// inputs are what the verdict rests on: what was believed, revocations too.
+func (f *finding) inputs() (all []attest.InputAttestation) {
+	for _, k := range f.kept {
+		all = append(all, k.input)
+	}
+	return all
+}
+
 // verdict turns a judgement into the answer. PASS is the last case, reached
-// only when something was found, nothing denies and every required rule was
+// only when something was believed, nothing denies and every required rule was
 // evaluated.
-func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, []attest.Reason) {
+func verdict(j Judgement, found finding) (attest.Verdict, []attest.Reason) {
 	evaluated := map[string]bool{}
 	for _, rule := range j.Evaluated {
 		evaluated[rule] = true
@@ -234,16 +320,21 @@ func verdict(j Judgement, found int, refused []attest.Reason) (attest.Verdict, [
 			Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy requires no rule, has no digest or claims no build level that there is",
 		}}
 	}
-	if found == 0 {
+	if found.count == 0 {
 		return attest.VerdictNoEvidence, []attest.Reason{{
 			Rule: "evidence.present", Severity: attest.SeverityDeny, Message: "no attestation about this artifact was found",
 		}}
 	}
-	reasons := append(refused, j.Reasons...)
+	reasons := append(found.refused, j.Reasons...)
 	for _, r := range reasons {
 		if r.Severity != attest.SeverityInfo {
 			return attest.VerdictDeny, reasons
 		}
+	}
+	if len(found.kept) == len(found.revocations) { // closed, whatever a policy makes of no facts
+		return attest.VerdictDeny, append(reasons, attest.Reason{
+			Rule: "evidence.believed", Severity: attest.SeverityDeny, Message: "no attestation about this artifact is believed",
+		})
 	}
 	return attest.VerdictPass, reasons
 }

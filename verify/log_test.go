@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,6 +52,7 @@ type tlog struct {
 	id     []byte
 	tree   *testonly.Tree
 	bodies [][]byte
+	rest   string // of the checkpoint's text
 }
 
 func newLog(t testing.TB, host string) *tlog {
@@ -79,6 +81,10 @@ func (l *tlog) add(raw []byte) int {
 	check(l.t, err)
 	body := jsontext.Value(must(protojson.Marshal(entry)))
 	check(l.t, body.Canonicalize()) // RFC 8785
+	mine := attest.LogEntry{Digest: digest, Signature: signatureOf(b), Certificate: leafOf(b)}.Body()
+	if !bytes.Equal(mine, body) {
+		l.t.Fatalf("we would log %s; Rekor logs %s", mine, body)
+	}
 	l.bodies = append(l.bodies, body)
 	l.tree.AppendData(body)
 	return len(l.bodies) - 1
@@ -91,11 +97,20 @@ func (l *tlog) fill(n int) {
 	}
 }
 
-func (l *tlog) checkpoint() string {
+func (l *tlog) checkpoint() string { return l.checkpointAs(l.host) }
+
+// checkpointAs is a checkpoint that is signed under a name.
+func (l *tlog) checkpointAs(name string) string {
 	signer := must(signature.LoadECDSASigner(l.key, crypto.SHA256))
-	noteSigner := must(rekornote.NewNoteSigner(l.t.Context(), l.host, signer))
+	noteSigner := must(rekornote.NewNoteSigner(l.t.Context(), name, signer))
 	cp := checkpoint.Checkpoint{Origin: l.host, Size: l.tree.Size(), Hash: l.tree.Hash()}
-	return string(must(note.Sign(&note.Note{Text: string(cp.Marshal())}, noteSigner)))
+	return string(must(note.Sign(&note.Note{Text: string(cp.Marshal()) + l.rest}, noteSigner)))
+}
+
+// signatures are the lines below a checkpoint's text.
+func signatures(envelope string) string {
+	_, lines, _ := strings.Cut(envelope, "\n\n")
+	return lines
 }
 
 func (l *tlog) entry(i int) *protorekor.TransparencyLogEntry {
@@ -148,6 +163,9 @@ func foreign(trustedRoot, raw []byte, artifact attest.Digest, id verify.Identity
 	if len(material.RekorLogs()) > 0 {
 		options = append(options, engine.WithTransparencyLog(1))
 	}
+	if len(material.CTLogs()) > 0 {
+		options = append(options, engine.WithSignedCertificateTimestamps(1))
+	}
 	verifier, err := engine.NewVerifier(material, options...)
 	if err != nil {
 		return err
@@ -188,6 +206,38 @@ func TestVerifyLogged(t *testing.T) {
 	}
 }
 
+// What others signed may stand under a checkpoint too, and lines after the
+// root hash.
+func TestVerifyPassesOverCosignatures(t *testing.T) {
+	r := ours()
+	l, witness := newLog(t, "log.provost.example"), newLog(t, "witness.example")
+	trustedRoot := l.known(r.root)
+	trust := must(verify.ParseTrust(trustedRoot))
+	raw := r.provenance(t)
+	raw = l.logged(raw, l.add(raw))
+	witness.add(r.provenance(t))
+	for name, change := range map[string]func(string) string{
+		"a witness's, after the log's": func(e string) string { return e + signatures(witness.checkpoint()) },
+		"a witness's, before the log's": func(e string) string {
+			text, lines, _ := strings.Cut(e, "\n\n")
+			return text + "\n\n" + signatures(witness.checkpoint()) + lines
+		},
+		"another key's, by the log's name": func(e string) string { return e + signatures(witness.checkpointAs(l.host)) },
+		"a line of more":                   func(string) string { more := *l; more.rest = "more\n"; return more.checkpoint() },
+	} {
+		raw := edit(t, raw, func(b *protobundle.Bundle) {
+			c := entryOf(b).InclusionProof.Checkpoint
+			c.Envelope = change(c.Envelope)
+		})
+		if _, err := trust.Verify(raw, verify.Expect{Artifact: app}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := foreign(trustedRoot, raw, app, provenanceSigner); err != nil {
+			t.Errorf("%s, sigstore-go: %v", name, err)
+		}
+	}
+}
+
 // Entries of two logs may both be there, and one of two is enough.
 func TestVerifyLoggedTwice(t *testing.T) {
 	r := ours()
@@ -203,7 +253,7 @@ func TestVerifyLoggedTwice(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := len(trust.Authorities()); got != 4 {
+	if got := len(trust.Authorities()); got != 9 {
 		t.Errorf("%d authorities; want two logs beside the others", got)
 	}
 	twice := a.logged(inA, 2)
@@ -322,6 +372,35 @@ func TestVerifyRefusesLogEntries(t *testing.T) {
 			moved := *l
 			moved.host = "other.example"
 			e.InclusionProof.Checkpoint.Envelope = moved.checkpoint()
+		}, false},
+		{"a checkpoint of an origin that is a log of Rekor v1", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			old := *l
+			old.host = "log.provost.example - 1234567890"
+			e.InclusionProof.Checkpoint.Envelope = old.checkpointAs("log.provost.example")
+		}, true},
+		{"a checkpoint of another origin, under the log's name", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			moved := *l
+			moved.host = "other.example"
+			e.InclusionProof.Checkpoint.Envelope = moved.checkpointAs("log.provost.example")
+		}, false},
+		{"a checkpoint that the log signed twice", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			e.InclusionProof.Checkpoint.Envelope += signatures(l.checkpoint())
+		}, true},
+		{"a checkpoint that the log signed, and a signature by the log that is none", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			forger := *l
+			forger.key = unknown.key
+			line := signatures(forger.checkpoint())
+			value := must(base64.StdEncoding.DecodeString(strings.TrimSpace(line[strings.LastIndex(line, " "):])))
+			copy(value, l.id[:4])
+			e.InclusionProof.Checkpoint.Envelope += "— " + l.host + " " + base64.StdEncoding.EncodeToString(value) + "\n"
+		}, true},
+		{"a checkpoint with a blank line in its text", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			cut := *l
+			cut.rest = "\nmore\n"
+			e.InclusionProof.Checkpoint.Envelope = cut.checkpoint()
+		}, true},
+		{"a checkpoint with a line among the signatures that is none", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
+			e.InclusionProof.Checkpoint.Envelope += "more\n"
 		}, false},
 		{"a checkpoint without its signature", func(_ *protobundle.Bundle, e *protorekor.TransparencyLogEntry) {
 			text, _, _ := strings.Cut(e.InclusionProof.Checkpoint.Envelope, "\n\n")
@@ -444,6 +523,19 @@ func TestParseTrustRefusesLogs(t *testing.T) {
 			l.PublicKey.RawBytes = []byte("x")
 		},
 		"no ID": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) { l.LogId = nil },
+		"an ID that is not the key's": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) {
+			l.LogId.KeyId[31] ^= 1
+		},
+		"an ID cut short": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) {
+			l.LogId.KeyId = l.LogId.KeyId[:4]
+		},
+		"no URL": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) { l.BaseUrl = "" },
+		"a URL of no host": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) {
+			l.BaseUrl = "log.provost.example"
+		},
+		"a URL that is none": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) {
+			l.BaseUrl = "https://%zz"
+		},
 		"another hash": func(_ *prototrustroot.TrustedRoot, l *prototrustroot.TransparencyLogInstance) {
 			l.HashAlgorithm = protocommon.HashAlgorithm_SHA2_512
 		},

@@ -47,7 +47,8 @@ type Trust struct {
 // least one certificate authority and one timestamp authority: without a
 // trusted time there is no telling whether a leaf was valid. Each must say from
 // when on it is believed. If the root names a log, every bundle must prove its
-// inclusion. The error is an [attest.ErrInvalid].
+// inclusion; if it names a certificate log, every leaf must carry that log's
+// promise (an SCT). The error is an [attest.ErrInvalid].
 func ParseTrust(trustedRoot []byte) (*Trust, error) {
 	if len(trustedRoot) > MaxTrustedRoot {
 		return nil, &attest.LimitError{What: "trusted root", Limit: MaxTrustedRoot, Unit: "bytes"}
@@ -66,8 +67,11 @@ func ParseTrust(trustedRoot []byte) (*Trust, error) {
 	if err := checkWindows(said); err != nil {
 		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
-	if len(material.RekorLogs()) != len(said.GetTlogs()) { // the engine would keep the last
+	if len(material.RekorLogs()) != len(said.GetTlogs()) || len(material.CTLogs()) != len(said.GetCtlogs()) { // the engine would keep the last
 		return nil, fmt.Errorf("%w: trusted root: two logs have the same ID", attest.ErrInvalid)
+	}
+	if err := checkLogIDs(material); err != nil {
+		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
 	if len(material.FulcioCertificateAuthorities()) == 0 || len(material.TimestampingAuthorities()) == 0 {
 		return nil, fmt.Errorf("%w: trusted root: no certificate authority or no timestamp authority", attest.ErrInvalid)
@@ -75,6 +79,9 @@ func ParseTrust(trustedRoot []byte) (*Trust, error) {
 	options := []verify.VerifierOption{verify.WithSignedTimestamps(1), verify.WithoutStatementPredicate()}
 	if len(material.RekorLogs()) > 0 {
 		options = append(options, verify.WithTransparencyLog(1))
+	}
+	if len(material.CTLogs()) > 0 {
+		options = append(options, verify.WithSignedCertificateTimestamps(1))
 	}
 	engine, err := verify.NewVerifier(material, options...)
 	if err != nil {
@@ -91,7 +98,7 @@ func checkWindows(said *prototrustroot.TrustedRoot) error {
 	for _, a := range slices.Concat(said.GetCertificateAuthorities(), said.GetTimestampAuthorities()) {
 		windows = append(windows, a.GetValidFor())
 	}
-	for _, l := range said.GetTlogs() {
+	for _, l := range slices.Concat(said.GetTlogs(), said.GetCtlogs()) {
 		windows = append(windows, l.GetPublicKey().GetValidFor())
 	}
 	for _, w := range windows {
@@ -143,6 +150,8 @@ type Verified struct {
 	signedAt  time.Time
 	leaf      *x509.Certificate
 	digest    attest.Digest
+	payload   []byte // what was signed
+	signature []byte
 }
 
 // Statement is the signed statement.
@@ -165,6 +174,9 @@ func (v *Verified) Window() (notBefore, notAfter time.Time) {
 	return v.leaf.NotBefore.UTC(), v.leaf.NotAfter.UTC()
 }
 
+// name is what a revocation calls it.
+func (v *Verified) name() attest.Revoked { return attest.NameOf(v.payload, v.signature) }
+
 // Digest is the SHA-256 of the bundle's bytes.
 func (v *Verified) Digest() attest.Digest { return v.digest }
 
@@ -178,7 +190,11 @@ func (v *Verified) Digest() attest.Digest { return v.digest }
 //   - log entries whose body, index, tree size or root hash disagree with what
 //     was signed and proven (the engine rebuilds these and ignores what the
 //     bundle says; other clients read it);
+//   - checkpoints of another origin than the log's, or that the log signed
+//     twice;
 //   - log entries of signatures made outside the window of the log;
+//   - SCTs of certificate logs that the root does not name, if it names any, or
+//     that were promised after the leaf had signed;
 //   - statements that are not strictly well formed.
 //
 // Everything it refuses, it refuses closed: the returned Verified is nil.
@@ -197,7 +213,7 @@ func (t *Trust) Verify(raw []byte, expect Expect) (*Verified, error) {
 		verify.WithArtifactDigest(expect.Artifact.Algorithm(), expect.Artifact.Bytes()),
 		verify.WithoutIdentitiesUnsafe())) // compared below, exactly and by predicate type
 	if err != nil {
-		return nil, engineError(err)
+		return nil, t.refusal(b, err)
 	}
 	if err := t.checkTimestamps(b, result); err != nil {
 		return nil, &Error{StepTime, err}
@@ -206,17 +222,22 @@ func (t *Trust) Verify(raw []byte, expect Expect) (*Verified, error) {
 		return nil, &Error{StepLog, err}
 	}
 
+	envelope := b.GetDsseEnvelope()
 	v := &Verified{
 		identity: certificateIdentity(result.Signature.Certificate),
 		signedAt: earliest(result.VerifiedTimestamps),
 		digest:   attest.SHA256(raw),
+		payload:  envelope.GetPayload(), signature: envelope.GetSignatures()[0].GetSig(),
 	}
 	content, err := b.VerificationContent()
 	if err != nil || content.Certificate() == nil {
 		return nil, &Error{StepCertificate, errors.New("no certificate")}
 	}
 	v.leaf = content.Certificate()
-	if v.statement, err = attest.ParseStatement(b.GetDsseEnvelope().GetPayload()); err != nil {
+	if err := t.checkSCTs(v.leaf, result.VerifiedTimestamps); err != nil {
+		return nil, &Error{StepCertificate, err}
+	}
+	if v.statement, err = attest.ParseStatement(v.payload); err != nil {
 		return nil, &Error{StepStatement, err}
 	}
 	if expect.PredicateType != "" && v.statement.PredicateType != expect.PredicateType {
@@ -301,6 +322,9 @@ func (t *Trust) checkTimestamps(b *bundle.Bundle, result *verify.VerificationRes
 	stamps, err := b.Timestamps()
 	if err != nil {
 		return err
+	}
+	if len(stamps) > 0 && len(result.VerifiedTimestamps) == len(stamps) {
+		return nil // the engine took each: it counts nothing else
 	}
 	verified, refused, err := verify.VerifySignedTimestamp(b, t.material)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"provost/attest"
 )
@@ -133,6 +134,46 @@ func (c *Client) Keys(ctx context.Context) (k Keys, err error) {
 // make two versions.
 func (c *Client) Rotate(ctx context.Context, signer attest.Power) (r Rotation, err error) {
 	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/keys/" + url.PathEscape(string(signer)) + "/rotate", want: http.StatusCreated}, &r)
+	return r, err
+}
+
+// Revoke takes back what a version of a signer's key signed in an interval, or
+// says what that would touch.
+func (c *Client) Revoke(ctx context.Context, signer attest.Power, r RevocationRequest) (done Revocation, err error) {
+	body, err := encode(r)
+	if err != nil {
+		return done, err
+	}
+	want := http.StatusCreated
+	if r.DryRun {
+		want = http.StatusOK
+	}
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/keys/" + url.PathEscape(string(signer)) + "/revocations",
+		contentType: "application/json", body: body, want: want}, &done)
+	return done, err
+}
+
+// RevokeAttestation takes back a single attestation, by a statement that our
+// verifier and gate obey. The answer is that statement.
+func (c *Client) RevokeAttestation(ctx context.Context, id, reason string) (a Attestation, err error) {
+	body, err := encode(AttestationRevocation{Reason: reason})
+	if err != nil {
+		return a, err
+	}
+	return c.sign(ctx, call{path: "/v1/attestations/" + url.PathEscape(id) + "/revocation", contentType: "application/json", body: body})
+}
+
+// Impact returns what a compromise of a version of a signer's key in an
+// interval touches. It records nothing.
+func (c *Client) Impact(ctx context.Context, signer attest.Power, version int, from, to time.Time) (r Revocation, err error) {
+	query := url.Values{"version": {strconv.Itoa(version)}}
+	if !from.IsZero() {
+		query.Set("from", from.UTC().Format(time.RFC3339))
+	}
+	if !to.IsZero() {
+		query.Set("to", to.UTC().Format(time.RFC3339))
+	}
+	err = c.do(ctx, get("/v1/keys/"+url.PathEscape(string(signer))+"/impact", query), &r)
 	return r, err
 }
 

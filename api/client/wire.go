@@ -94,7 +94,7 @@ type Key struct {
 // A KeyVersion is one version of a key and the window of its certificate.
 type KeyVersion struct {
 	Version   int       `json:"version"`
-	State     string    `json:"state"` // "active" or "retired"
+	State     string    `json:"state"` // "active", "retired" or "revoked"
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
 }
@@ -103,6 +103,55 @@ type KeyVersion struct {
 type Rotation struct {
 	Signer attest.Power `json:"signer"`
 	KeyVersion
+}
+
+// An AttestationRevocation takes back a single attestation.
+type AttestationRevocation struct {
+	Reason string `json:"reason,omitempty"` // for people
+}
+
+// A RevocationRequest takes back what a key version signed in an interval.
+type RevocationRequest struct {
+	Version int       `json:"version"`
+	From    time.Time `json:"from,omitzero"` // zero: since its certificate began
+	To      time.Time `json:"to,omitzero"`   // inclusive; zero: until it was taken out of use, or its certificate ends
+	Reason  string    `json:"reason,omitempty"`
+	// DryRun asks what it would touch, and records nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// A Revocation is what was taken back, or would be, and what it touches.
+type Revocation struct {
+	ID         string       `json:"id,omitempty"` // "" when it was not recorded
+	Signer     attest.Power `json:"signer"`
+	Version    int          `json:"version"`
+	From       time.Time    `json:"from"` // whole seconds, UTC
+	To         time.Time    `json:"to"`   // inclusive
+	RecordedAt time.Time    `json:"recordedAt,omitzero"`
+	// Warning says what could not be done after it was recorded.
+	Warning string `json:"warning,omitempty"`
+	Impact  Impact `json:"impact"`
+}
+
+// An Impact is what was signed in an interval.
+type Impact struct {
+	// Versions are the key versions whose signatures verifiers refuse in the
+	// interval: clients can be told of CAs alone, so all that one certified.
+	Versions     []int          `json:"versions"`
+	Attestations []Attestation  `json:"attestations"` // without bundles, in the order of storing
+	Artifacts    []Subject      `json:"artifacts"`    // what they are about
+	Environments []Environment  `json:"environments"` // where the artifacts were let in
+	Total        map[string]int `json:"total"`        // attestations by predicate type, all of them
+	// Truncated says that there are more attestations than are listed.
+	Truncated bool `json:"truncated"`
+}
+
+// An Environment is where a decision let an artifact in.
+type Environment struct {
+	Environment string        `json:"environment"`
+	Artifact    attest.Digest `json:"artifact"`
+	Decision    string        `json:"decision"` // the newest that passed
+	DecidedAt   time.Time     `json:"decidedAt"`
 }
 
 // Intents are the signatures that may have been made and were never released.

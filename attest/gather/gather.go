@@ -159,7 +159,7 @@ func (g *Gatherer[In, Out]) take() []*call[In, Out] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := min(len(g.waiting), g.lim.Most)
-	if n == 0 {
+	if n == 0 || n < g.lim.Most && g.running > 1 { // the other one takes what waits
 		g.running--
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 
 func keysCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "keys", Short: "The life of signing keys"}
-	c.AddCommand(keysListCommand(o), keysRotateCommand(o))
+	c.AddCommand(keysListCommand(o), keysRotateCommand(o), keysRevokeCommand(o), keysImpactCommand(o))
 	return c
 }
 

@@ -25,7 +25,7 @@ const (
 )
 
 type verifyFlags struct {
-	bundle, trustedRoot, predicateType, identity, issuer string
+	bundle, trustedRoot, revocations, predicateType, identity, issuer string
 }
 
 func verifyCommand(o *options) *cobra.Command {
@@ -42,7 +42,11 @@ opened.
 
 Every bundle must verify, and a signed verdict (VSA) among them must say PASSED;
 for which environment and resource it does is printed. Without --certificate-identity it must be signed by
-the signer that a Provost service has for that kind of attestation.`,
+the signer that a Provost service has for that kind of attestation.
+
+A bundle that takes others back is obeyed, whether it is among the bundles or in
+the file of --revocations, and what it names does not verify. Every one in that
+file must verify itself.`,
 		Example: `  provost verify app --bundle app.sigstore.json --trusted-root trusted_root.json
   provost verify sha256:9f86d0… --type slsaprovenance1`,
 		Args: cobra.ExactArgs(1),
@@ -51,6 +55,7 @@ the signer that a Provost service has for that kind of attestation.`,
 	flags := c.Flags()
 	flags.StringVar(&f.bundle, "bundle", "", "`FILE` with the bundle, or one bundle a line")
 	flags.StringVar(&f.trustedRoot, "trusted-root", "", "`FILE` with the trusted root (trusted_root.json)")
+	flags.StringVar(&f.revocations, "revocations", "", "`FILE` with revocations of attestations, one bundle a line")
 	flags.StringVar(&f.predicateType, "type", "", "only this predicate type: a `URI`, slsaprovenance1, cyclonedx or spdxjson")
 	flags.StringVar(&f.identity, "certificate-identity", "", "the signer's SAN `URI`, compared exactly")
 	flags.StringVar(&f.issuer, "certificate-oidc-issuer", "", "the issuer `URL` in the signer's certificate, compared exactly")
@@ -101,7 +106,11 @@ func (f *verifyFlags) run(ctx context.Context, o *options, arg string) error {
 	if err != nil {
 		return err
 	}
-	r := f.judge(trust, a, bundles, want)
+	revocations, err := f.revoked(trust)
+	if err != nil {
+		return err
+	}
+	r := f.judge(trust, a, verifying{bundles, want, revocations})
 	if err := f.print(o.printer(), a, r); err != nil {
 		return err
 	}
@@ -153,21 +162,70 @@ func splitBundles(raw []byte) ([][]byte, error) {
 	return bundles, nil
 }
 
+// revoked reads the file of revocations. One that does not verify is an error:
+// nobody knows what it takes back.
+func (f *verifyFlags) revoked(trust *verify.Trust) (verify.Revocations, error) {
+	if f.revocations == "" {
+		return nil, nil
+	}
+	raw, err := readBounded(f.revocations, maxBundleFile)
+	if err != nil {
+		return nil, fmt.Errorf("read revocations: %w", err)
+	}
+	bundles, err := splitBundles(raw)
+	if err != nil {
+		return nil, err
+	}
+	var all verify.Revocations
+	for i, b := range bundles {
+		r, err := trust.VerifyRevocation(b, f.issuer)
+		if err != nil {
+			return nil, hint(fmt.Errorf("revocation %d of %s: %w", i+1, f.revocations, err),
+				"it can neither be obeyed nor passed over: get the file again, or leave out --revocations")
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// A verifying is what judge goes through.
+type verifying struct {
+	bundles     [][]byte
+	want        string // predicate type; "" for any
+	revocations verify.Revocations
+}
+
 // judge verifies every bundle. PASS needs at least one of the wanted type, and
-// none that fails; a bundle of another type is neither.
-func (f *verifyFlags) judge(trust *verify.Trust, a artifact, bundles [][]byte, want string) report {
+// none that fails or was taken back; a bundle of another type is neither.
+func (f *verifyFlags) judge(trust *verify.Trust, a artifact, in verifying) report {
 	r := report{Artifact: a.Digest.String(), Verdict: attest.VerdictNoEvidence.String(), Bundles: []outcome{}}
-	failed, passed := 0, 0
-	for _, raw := range bundles {
+	verified, errs := make([]*verify.Verified, len(in.bundles)), make([]error, len(in.bundles))
+	for i, raw := range in.bundles {
 		v, err := trust.Verify(raw, verify.Expect{
 			Artifact: a.Digest, Identity: verify.Identity{SAN: f.identity, Issuer: f.issuer},
 		})
+		if err == nil && attest.IsRevocation(v.Statement().PredicateType) {
+			var revocation *verify.Revocation
+			if revocation, err = trust.VerifyRevocation(raw, f.issuer); err == nil {
+				in.revocations = append(in.revocations, revocation)
+				continue
+			}
+		}
+		verified[i], errs[i] = v, err
+	}
+	failed, passed := 0, 0
+	for i, v := range verified {
+		err := errs[i]
+		switch {
+		case err != nil:
+		case v == nil, in.want != "" && v.Statement().PredicateType != in.want: // a revocation, or not asked for
+			continue
+		default:
+			err = in.revocations.Check(v)
+		}
 		if err != nil {
 			failed++
 			r.Bundles = append(r.Bundles, refusal(err))
-			continue
-		}
-		if want != "" && v.Statement().PredicateType != want {
 			continue
 		}
 		out := accepted(v)

@@ -59,6 +59,15 @@ type Config struct {
 	// none is served.
 	TUF *TUF `yaml:"tuf"`
 
+	// Log is the transparency log that every signature goes into, and the log of
+	// the certificates. Without it bundles carry no log entry and leaves no SCT,
+	// and other clients need flags to believe them.
+	Log *Log `yaml:"log"`
+
+	// Timestamps says whose timestamps a signature gets. Default: those of the
+	// service's own authority.
+	Timestamps *Timestamps `yaml:"timestamps"`
+
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
 
@@ -86,6 +95,16 @@ type Keys struct {
 	// it. Its leaf certificate lives a quarter of an hour longer. Default 168h,
 	// at least 1h.
 	SigningWindow time.Duration `yaml:"signing_window"`
+
+	// MaxSignatures is how many signatures a key version makes before the
+	// service rotates it; it may be passed by what is signed in half a minute.
+	// Default 0, no limit.
+	MaxSignatures int64 `yaml:"max_signatures"`
+
+	// RetireAfter is how long after a rotation the older versions are taken out
+	// of use in the key backend (Vault: min_encryption_version). Default 2m; a
+	// negative value never does.
+	RetireAfter time.Duration `yaml:"retire_after"`
 
 	// OfflineRoot is the directory into which `provostd init` writes the key
 	// of the root CA, encrypted to OfflineRootRecipient, as root-….age. Take it
@@ -121,6 +140,46 @@ type TUF struct {
 	// (21 days) and 168h, at least 1h each.
 	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
 	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
+}
+
+// Log is the embedded transparency log, or an external one. Exactly one of
+// Directory and Rekor is set.
+type Log struct {
+	// Directory is where the embedded logs are kept. provostd init makes it.
+	Directory string `yaml:"directory"`
+
+	// URL is where clients read the embedded log. Its host is the log's name
+	// for ever, and every shard has its own. Default SERVICE/log.
+	URL string `yaml:"url"`
+
+	// Rekor is an external Rekor v2 log.
+	Rekor *Rekor `yaml:"rekor"`
+}
+
+// Rekor is an external Rekor v2 log.
+type Rekor struct {
+	URL           string `yaml:"url"`
+	PublicKeyFile string `yaml:"public_key_file"` // PEM
+	// From is when that log began, RFC 3339: from then on it is believed.
+	From time.Time `yaml:"from"`
+}
+
+// Timestamps are the timestamp authorities that stamp every signature.
+type Timestamps struct {
+	// NotOwn leaves out the service's own authority.
+	NotOwn bool `yaml:"not_own"`
+	// Authorities are RFC 3161 authorities that others run.
+	Authorities []TimestampAuthority `yaml:"authorities"`
+	// Threshold is how many must answer, the own one included. Default all.
+	Threshold int `yaml:"threshold"`
+}
+
+// TimestampAuthority is an RFC 3161 timestamp authority that others run.
+type TimestampAuthority struct {
+	URL string `yaml:"url"`
+	// ChainFile has its certificates, PEM: the one that stamps first, the root
+	// last.
+	ChainFile string `yaml:"chain_file"`
 }
 
 // VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
@@ -211,6 +270,10 @@ func (c *Config) defaults() {
 		setDefault(&t.SnapshotExpiry, tuf.DefaultSnapshotExpiry)
 		setDefault(&t.TimestampExpiry, tuf.DefaultTimestampExpiry)
 	}
+	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
+	if c.Log != nil && c.Log.Directory != "" {
+		setDefault(&c.Log.URL, c.Service+"/log")
+	}
 	if v := c.Keys.Vault; v != nil {
 		setDefault(&v.Mount, "transit")
 		setDefault(&v.KeyPrefix, "provost-")
@@ -254,22 +317,59 @@ func (c *Config) validate() error {
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
 	}
-	if t := c.TUF; t != nil {
-		if err := t.validate(); err != nil {
-			return err
-		}
+	if err := c.TUF.validate(); err != nil {
+		return err
+	}
+	if err := c.Log.validate(); err != nil {
+		return err
+	}
+	if err := c.Timestamps.validate(); err != nil {
+		return err
 	}
 	return c.Keys.validate()
 }
 
 func (t *TUF) validate() error {
 	switch {
+	case t == nil:
+		return nil
 	case t.Directory == "":
 		return errors.New("tuf.directory is required")
 	case t.Lead < 0:
 		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
 	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
 		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
+	}
+	return nil
+}
+
+func (l *Log) validate() error {
+	switch {
+	case l == nil:
+		return nil
+	case (l.Directory == "") == (l.Rekor == nil):
+		return errors.New("log: exactly one of directory and rekor is required")
+	case l.Rekor != nil && (l.Rekor.URL == "" || l.Rekor.PublicKeyFile == "" || l.Rekor.From.IsZero()):
+		return errors.New("log.rekor: url, public_key_file and from are required")
+	}
+	return nil
+}
+
+func (t *Timestamps) validate() error {
+	if t == nil {
+		return nil
+	}
+	asked := len(t.Authorities)
+	if !t.NotOwn {
+		asked++
+	}
+	if asked == 0 || t.Threshold < 0 || t.Threshold > asked {
+		return fmt.Errorf("timestamps: %d authorities and a threshold of %d", asked, t.Threshold)
+	}
+	for _, a := range t.Authorities {
+		if a.URL == "" || a.ChainFile == "" {
+			return errors.New("timestamps.authorities: url and chain_file are required")
+		}
 	}
 	return nil
 }
@@ -282,6 +382,9 @@ func isLoopback(host string) bool {
 func (k *Keys) validate() error {
 	if k.SigningWindow < time.Hour {
 		return fmt.Errorf("keys.signing_window %s: want at least 1h", k.SigningWindow)
+	}
+	if k.MaxSignatures < 0 {
+		return errors.New("keys.max_signatures: want 0 or more")
 	}
 	if k.RootCertificate == "" {
 		return errors.New("keys.root_certificate is required")
@@ -318,6 +421,17 @@ func (k *Keys) validate() error {
 // anchor makes relative paths relative to dir.
 func (c *Config) anchor(dir string) {
 	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
+	if l := c.Log; l != nil {
+		paths = append(paths, &l.Directory)
+		if l.Rekor != nil {
+			paths = append(paths, &l.Rekor.PublicKeyFile)
+		}
+	}
+	if t := c.Timestamps; t != nil {
+		for i := range t.Authorities {
+			paths = append(paths, &t.Authorities[i].ChainFile)
+		}
+	}
 	if c.TLS != nil {
 		paths = append(paths, &c.TLS.CertificateFile, &c.TLS.KeyFile)
 	}

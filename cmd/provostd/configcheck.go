@@ -60,10 +60,15 @@ func checkSigning(ctx context.Context, c Config, b keys.Backend, db *store.SQLit
 	if err != nil {
 		return err
 	}
-	a, err := keys.Open(ctx, authorityConfig(c, b, db, root))
+	trusted, err := authorityConfig(c, b, db, root)
 	if err != nil {
 		return err
 	}
+	a, err := keys.Open(ctx, trusted)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
 	return a.Ready(ctx)
 }
 

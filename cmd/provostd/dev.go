@@ -158,6 +158,7 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
 		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
+		Log:     &Log{Directory: filepath.Join(data, "log")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),

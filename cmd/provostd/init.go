@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -72,16 +73,15 @@ func initialise(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if c.TUF != nil {
-		if err := b.Create(ctx, tufKey); err != nil {
-			return fmt.Errorf("create key %s: %w", tufKey, err)
-		}
-	}
 	pinned, err := pinnedRoot(c)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := keys.Init(ctx, authorityConfig(c, b, db, pinned), keep); err != nil {
+	trusted, err := authorityConfig(c, b, db, pinned)
+	if err != nil {
+		return err
+	}
+	if err := keys.Init(ctx, trusted, keep); err != nil {
 		return fmt.Errorf("initialise: %w", err)
 	}
 	if !pinned.IsZero() {
@@ -123,9 +123,51 @@ func pinRoot(ctx context.Context, c Config, db *store.SQLite) error {
 }
 
 // authorityConfig is what the authority stands on.
-func authorityConfig(c Config, b keys.Backend, archive keys.Archive, root attest.Digest) keys.Config {
-	return keys.Config{
-		Backend: b, Archive: archive, Root: root, Identity: c.Service, Organization: c.Keys.Organization,
-		SigningWindow: c.Keys.SigningWindow, Now: time.Now,
+func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Digest) (keys.Config, error) {
+	k := keys.Config{
+		Backend: b, Archive: db, Leases: db, Root: root, Identity: c.Service, Organization: c.Keys.Organization,
+		SigningWindow: c.Keys.SigningWindow, MaxSignatures: c.Keys.MaxSignatures, Signatures: db.Signatures,
+		RetireAfter: c.Keys.RetireAfter, Now: time.Now,
 	}
+	if l := c.Log; l != nil && l.Directory != "" {
+		k.Log = &keys.LogConfig{Directory: l.Directory, URL: l.URL}
+	}
+	if t := c.Timestamps; t != nil {
+		k.Timestamps = keys.Timestamps{NotOwn: t.NotOwn, Threshold: t.Threshold}
+		for _, a := range t.Authorities {
+			chain, err := readChain(a.ChainFile)
+			if err != nil {
+				return k, fmt.Errorf("timestamp authority %s: %w", a.URL, err)
+			}
+			k.Timestamps.Outside = append(k.Timestamps.Outside, &keys.OutsideAuthority{URL: a.URL, Chain: chain})
+		}
+	}
+	return k, nil
+}
+
+// readChain reads certificates, PEM, leaf first.
+func readChain(path string) ([]*x509.Certificate, error) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var chain []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if n := len(chain); n > 0 && chain[n-1].CheckSignatureFrom(cert) != nil {
+			return nil, fmt.Errorf("%s: certificate %d did not sign the one before it: want the leaf first, the root last", path, n+1)
+		}
+		chain = append(chain, cert)
+	}
+	if len(chain) == 0 || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("%s: want certificates, PEM", path)
+	}
+	return chain, nil
 }

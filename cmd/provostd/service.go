@@ -67,14 +67,22 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.authority, err = keys.Open(ctx, authorityConfig(c, s.backend, s.store, root)); err != nil {
+	trusted, err := authorityConfig(c, s.backend, s.store, root)
+	if err != nil {
+		return nil, err
+	}
+	trusted.Warn = s.log.Warn
+	if s.authority, err = keys.Open(ctx, trusted); err != nil {
+		return nil, err
+	}
+	if err := s.reconcile(ctx); err != nil {
 		return nil, err
 	}
 	judge, err := policy.New(c.Environments)
 	if err != nil {
 		return nil, err
 	}
-	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Ledger: s.store, Now: time.Now}
+	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now}
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
@@ -100,6 +108,9 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			return nil, err
 		}
 		s.mux.Handle(tuf.Prefix, s.tuf.Handler())
+	}
+	for path, h := range s.authority.LogHandlers() {
+		s.mux.Handle(path, h)
 	}
 	return s, s.reportOpenIntents(ctx)
 }
@@ -149,6 +160,23 @@ func (s *service) reportOpenIntents(ctx context.Context) error {
 	for _, in := range open {
 		s.log.Warn("open intent: it may have been signed, and was released to nobody",
 			"id", in.ID, "at", in.At, "signer", in.Signer, "predicate_type", in.PredicateType, "payload", in.Payload.String())
+	}
+	return nil
+}
+
+// reconcile compares the log with the database, and tells of entries that were
+// signed and logged by a process which did not live to release them.
+func (s *service) reconcile(ctx context.Context) error {
+	orphans, err := s.authority.Reconcile(ctx, s.store)
+	if err != nil { // closed: a log that cannot be explained is not continued
+		return fmt.Errorf("compare the log with the database: %w", err)
+	}
+	for _, o := range orphans {
+		if o.Intent == "" {
+			s.log.Error("log entry that no intent explains: was the key or the log used behind our back?", "log", o.Log, "index", o.Index, "message", o.Message.String())
+			continue
+		}
+		s.log.Warn("log entry of an open intent: it was signed and logged, and released to nobody", "log", o.Log, "index", o.Index, "intent", o.Intent)
 	}
 	return nil
 }
@@ -216,6 +244,9 @@ func (s *service) maintain(ctx context.Context) {
 }
 
 func (s *service) close() {
+	if s.authority != nil {
+		_ = s.authority.Close()
+	}
 	if s.backend != nil {
 		closeBackend(s.backend)
 	}

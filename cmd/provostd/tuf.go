@@ -198,7 +198,14 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return fmt.Errorf("open keys: %w", err)
 	}
 	defer closeBackend(b)
-	if change.Files, err = tufFiles(ctx, c, b, db, trusted); err != nil {
+	own, err := ownTrustedRoot(ctx, c, b, db)
+	if err != nil {
+		return err
+	}
+	if trusted == nil {
+		trusted = own
+	}
+	if change.Files, err = tufFiles(ctx, c, db, trusted); err != nil {
 		return err
 	}
 	repository, err := openTUF(c, b)
@@ -573,23 +580,24 @@ func (s backendSigner) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]
 	return s.backend.Sign(s.ctx, s.key, s.version.Number, digest)
 }
 
-// tufFiles are the target files that clients find: the trusted root (the
-// service's own if none is given), what signing clients ask for, and the
-// public key of every signer's every version, for those that take only a key.
-func tufFiles(ctx context.Context, c Config, b keys.Backend, db *store.SQLite, trusted []byte) (map[string][]byte, error) {
+// ownTrustedRoot is the trusted root that the service has, made of what is in
+// its database under the pinned root.
+func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQLite) ([]byte, error) {
 	pinned, err := pinnedRoot(c)
 	if err != nil {
 		return nil, err
 	}
-	authority, err := keys.Open(ctx, authorityConfig(c, b, db, pinned)) // also verifies the certificates below
+	config, err := authorityConfig(c, b, db, pinned)
 	if err != nil {
 		return nil, err
 	}
-	if trusted == nil {
-		if trusted, err = authority.TrustedRoot(); err != nil {
-			return nil, err
-		}
-	}
+	return keys.TrustedRoot(ctx, config) // also verifies every certificate
+}
+
+// tufFiles are the target files that clients find: the trusted root, what
+// signing clients ask for, and the public key of every signer's every version,
+// for those that take only a key. The database was verified before.
+func tufFiles(ctx context.Context, c Config, db *store.SQLite, trusted []byte) (map[string][]byte, error) {
 	signing, err := signingConfig(c, trusted)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The Provost Authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Make the five keys: for a one-off ceremony, with a token that is revoked after it.
+# Make the ten keys: for a one-off ceremony, with a token that is revoked after it.
 # Only ECDSA P-256, and nothing else may be said: not exportable, no plaintext
 # backup, not derived. The transit engine itself is mounted by whoever runs Vault.
 #
@@ -31,7 +31,19 @@ path "transit/keys/provost-verdict" {
   denied_parameters  = { "type" = [""] }
 }
 
-path "transit/keys/provost-issuing" {
+path "transit/keys/provost-issuing-provenance" {
+  capabilities       = ["update", "read"]
+  allowed_parameters = { "type" = ["ecdsa-p256"] }
+  denied_parameters  = { "type" = [""] }
+}
+
+path "transit/keys/provost-issuing-evidence" {
+  capabilities       = ["update", "read"]
+  allowed_parameters = { "type" = ["ecdsa-p256"] }
+  denied_parameters  = { "type" = [""] }
+}
+
+path "transit/keys/provost-issuing-verdict" {
   capabilities       = ["update", "read"]
   allowed_parameters = { "type" = ["ecdsa-p256"] }
   denied_parameters  = { "type" = [""] }
@@ -43,14 +55,53 @@ path "transit/keys/provost-timestamp" {
   denied_parameters  = { "type" = [""] }
 }
 
+path "transit/keys/provost-log" {
+  capabilities       = ["update", "read"]
+  allowed_parameters = { "type" = ["ecdsa-p256"] }
+  denied_parameters  = { "type" = [""] }
+}
+
+path "transit/keys/provost-ctlog" {
+  capabilities       = ["update", "read"]
+  allowed_parameters = { "type" = ["ecdsa-p256"] }
+  denied_parameters  = { "type" = [""] }
+}
+
+path "transit/keys/provost-tuf" {
+  capabilities       = ["update", "read"]
+  allowed_parameters = { "type" = ["ecdsa-p256"] }
+  denied_parameters  = { "type" = [""] }
+}
+
 # A ceremony that was killed half-way, between making an authority's certificate
-# and storing it, is completed with a new version of that authority's key.
-path "transit/keys/provost-issuing/rotate" {
+# and storing it, is completed with a new version of that authority's key; a later
+# ceremony renews an authority, or begins a new shard of a log, with a new version.
+path "transit/keys/provost-issuing-provenance/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
+
+path "transit/keys/provost-issuing-evidence/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
+
+path "transit/keys/provost-issuing-verdict/rotate" {
   capabilities      = ["update"]
   denied_parameters = { "*" = [] }
 }
 
 path "transit/keys/provost-timestamp/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
+
+path "transit/keys/provost-log/rotate" {
+  capabilities      = ["update"]
+  denied_parameters = { "*" = [] }
+}
+
+path "transit/keys/provost-ctlog/rotate" {
   capabilities      = ["update"]
   denied_parameters = { "*" = [] }
 }

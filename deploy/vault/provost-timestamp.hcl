@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The Provost Authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Issue timestamps: sign with the timestamp authority's key, one token at a time.
-# What each parameter rule closes, and how to tighten it to listed versions: provost-sign.hcl.
+# Issue timestamps: sign with the timestamp authority's key.
+# What each parameter rule closes, and how to tighten it to listed versions: README.md.
 #
 # The transit engine is assumed at transit/. Elsewhere, say at team/transit/:
 #   sed 's#"transit/#"team/transit/#' provost-timestamp.hcl | vault policy write provost-timestamp -
@@ -12,6 +12,7 @@ path "transit/sign/provost-timestamp" {
   required_parameters = ["key_version", "prehashed"]
   allowed_parameters = {
     "input"                = []
+    "batch_input"          = []
     "key_version"          = ["1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*"]
     "prehashed"            = [true]
     "hash_algorithm"       = ["sha2-256"]

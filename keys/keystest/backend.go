@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package keystest tests key backends: [Backend] is the contract of
-// keys.Backend and keys.Rotator as a test suite, which every implementation
+// keys.Backend, keys.Rotator and keys.Retirer as a test suite, which every implementation
 // must pass, and [StartVault] gives tests a real Vault under the shipped
 // policies.
 package keystest
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"provost/attest"
 	"provost/keys"
@@ -25,6 +26,7 @@ import (
 type Full interface {
 	keys.Backend
 	keys.Rotator
+	keys.Retirer
 }
 
 // The keys that the suite uses; two that every backend must be able to hold.
@@ -48,6 +50,10 @@ func Backend(t *testing.T, open func(t *testing.T) Full) {
 		{"only plain names are keys", testNames},
 		{"a cancelled context signs nothing", testCancelled},
 		{"signing during rotations never mismatches", testConcurrent},
+		{"callers who come together get what they asked for", testTogether},
+		{"one who leaves takes nobody along", testLeaving},
+		{"what is retired signs no more, and is still seen", testRetire},
+		{"retiring at once never brings a version back", testRetireConcurrent},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
@@ -173,6 +179,117 @@ func testConcurrent(t *testing.T, b Full) {
 	}
 	wg.Wait()
 	versions(t, b, keyA, 1+2*rotations)
+}
+
+// testTogether has several versions of two keys sign, each many times at once.
+func testTogether(t *testing.T, b Full) {
+	ctx := t.Context()
+	var wg sync.WaitGroup
+	for _, key := range []string{keyA, keyB} {
+		must(t, b.Create(ctx, key))
+		must(t, b.Rotate(ctx, key))
+		for _, v := range versions(t, b, key, 2) {
+			for range 100 {
+				wg.Go(func() {
+					if err := sign(ctx, b, key, v); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		for range 20 {
+			wg.Go(func() { wantErr(t, keys.ErrVersion)(b.Sign(ctx, key, 3, digest())) })
+		}
+	}
+	wg.Wait()
+}
+
+// testLeaving has every third of many callers leave at any moment.
+func testLeaving(t *testing.T, b Full) {
+	must(t, b.Create(t.Context(), keyA))
+	v := versions(t, b, keyA, 1)[0]
+	var wg sync.WaitGroup
+	for i := range 150 {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			leaves := i%3 == 0
+			if leaves {
+				time.AfterFunc(time.Duration(i)*20*time.Microsecond, cancel)
+			}
+			err := sign(ctx, b, keyA, v)
+			if err != nil && !(leaves && errors.Is(err, context.Canceled) && errors.Is(err, attest.ErrUnavailable)) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func testRetire(t *testing.T, b Full) {
+	ctx := t.Context()
+	wantErr(t, attest.ErrNotFound)(0, b.Retire(ctx, keyA, 1))
+	must(t, b.Create(ctx, keyA))
+	must(t, b.Create(ctx, keyB))
+	must(t, b.Rotate(ctx, keyA))
+	must(t, b.Rotate(ctx, keyA))
+	before := versions(t, b, keyA, 3)
+	for _, first := range []int{-1, 0, 4} { // above the newest nothing would be left to sign with
+		wantErr(t, keys.ErrVersion)(0, b.Retire(ctx, keyA, first))
+	}
+	must(t, b.Retire(ctx, keyA, 1)) // below it there is nothing
+	signs(t, b, keyA, before[0])
+	for _, step := range []struct{ first, signsFrom int }{{2, 2}, {2, 2}, {1, 2}, {3, 3}, {2, 3}, {3, 3}} {
+		must(t, b.Retire(ctx, keyA, step.first))
+		after := versions(t, b, keyA, 3)
+		for i, v := range after {
+			if !v.Public.Equal(before[i].Public) {
+				t.Errorf("retiring changed version %d", v.Number)
+			}
+			if v.Number >= step.signsFrom {
+				signs(t, b, keyA, v)
+			} else {
+				wantErr(t, keys.ErrVersion)(b.Sign(ctx, keyA, v.Number, digest()))
+			}
+		}
+	}
+	must(t, b.Rotate(ctx, keyA))
+	signs(t, b, keyA, versions(t, b, keyA, 4)[3])
+	signs(t, b, keyB, versions(t, b, keyB, 1)[0]) // another key is none of its business
+	for _, name := range []string{"", "..", "a/b"} {
+		wantErr(t, attest.ErrInvalid)(0, b.Retire(ctx, name, 1))
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	wantErr(t, context.Canceled, attest.ErrUnavailable)(0, b.Retire(cancelled, keyA, 4))
+	signs(t, b, keyA, before[2])
+}
+
+func testRetireConcurrent(t *testing.T, b Full) {
+	ctx := t.Context()
+	must(t, b.Create(ctx, keyA))
+	const n = 6
+	for range n - 1 {
+		must(t, b.Rotate(ctx, keyA))
+	}
+	var wg sync.WaitGroup
+	for first := 1; first <= n; first++ {
+		for range 2 {
+			wg.Go(func() {
+				if err := b.Retire(ctx, keyA, first); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, v := range versions(t, b, keyA, n) {
+		if v.Number == n {
+			signs(t, b, keyA, v)
+		} else {
+			wantErr(t, keys.ErrVersion)(b.Sign(ctx, keyA, v.Number, digest()))
+		}
+	}
 }
 
 // versions returns the key's versions, which must be 1 to n.

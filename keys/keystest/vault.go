@@ -24,15 +24,43 @@ import (
 	"provost/keys"
 )
 
-// Policies are the names of the shipped policies, in deploy/vault.
+// Policies are the names of the shipped policies, in deploy/vault: one for each
+// power.
 const (
-	PolicySign      = "provost-sign"
-	PolicyCA        = "provost-ca"
-	PolicyTimestamp = "provost-timestamp"
-	PolicyRotate    = "provost-rotate"
-	PolicyInit      = "provost-init"
-	PolicyToken     = "provost-token"
+	PolicySignProvenance = "provost-sign-provenance"
+	PolicySignEvidence   = "provost-sign-evidence"
+	PolicySignVerdict    = "provost-sign-verdict"
+	PolicyCA             = "provost-ca"
+	PolicyTimestamp      = "provost-timestamp"
+	PolicyLog            = "provost-log"
+	PolicyTUF            = "provost-tuf"
+	PolicyRotate         = "provost-rotate"
+	PolicyRead           = "provost-read"
+	PolicyInit           = "provost-init"
+	PolicyToken          = "provost-token"
 )
+
+// Policies returns the names of all shipped policies.
+func Policies() []string {
+	return append(ServePolicies(), PolicyRead, PolicyInit)
+}
+
+// ServePolicies returns what the service needs in its daily work: not to create
+// keys.
+func ServePolicies() []string {
+	return []string{
+		PolicySignProvenance, PolicySignEvidence, PolicySignVerdict,
+		PolicyCA, PolicyTimestamp, PolicyLog, PolicyTUF, PolicyRotate, PolicyToken,
+	}
+}
+
+// Keys returns the names of all keys that the policies are about.
+func Keys() []string {
+	return []string{
+		"provenance", "evidence", "verdict", "issuing-provenance", "issuing-evidence", "issuing-verdict",
+		"timestamp", "log", "ctlog", "tuf",
+	}
+}
 
 // serverDeadline bounds every wait for the server.
 const serverDeadline = 30 * time.Second
@@ -93,7 +121,7 @@ func StartVault(t testing.TB) *VaultServer {
 	must(t, root.Sys().Mount("transit", &api.MountInput{Type: "transit"}))
 	must(t, root.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}))
 	must(t, root.Sys().EnableAuthWithOptions("jwt", &api.EnableAuthOptions{Type: "jwt"}))
-	for _, name := range []string{PolicySign, PolicyCA, PolicyTimestamp, PolicyRotate, PolicyInit, PolicyToken} {
+	for _, name := range Policies() {
 		s.WritePolicy(name, ShippedPolicy(t, name))
 	}
 	return s

@@ -28,6 +28,18 @@ func everything(ctx context.Context, b Backend, in attest.Intent) map[string]err
 	_, errs["Decisions"] = b.Decisions(ctx, sha256Of("new"), "", 9)
 	_, errs["AppendCertificate"] = b.AppendCertificate(ctx, attest.Certificate{Name: "root", Version: 1, DER: []byte("x")})
 	_, errs["Certificates"] = b.Certificates(ctx)
+	at := time.Unix(0, 0)
+	_, errs["SignedBy"] = b.SignedBy(ctx, attest.SignedQuery{Signer: in.Signer, From: at, To: at, Limit: 9})
+	_, errs["Signatures"] = b.Signatures(ctx, in.Signer, 1)
+	errs["AppendKeyRevocation"] = b.AppendKeyRevocation(ctx, newRevocation(1))
+	_, errs["KeyRevocations"] = b.KeyRevocations(ctx)
+	_, errs["Claim"] = b.Claim(ctx, "lease", "holder", at, at.Add(time.Hour))
+	errs["Release"] = b.Release(ctx, "lease", "holder")
+	_, errs["LogHead"] = b.LogHead(ctx, "aa")
+	_, errs["LogIndexes"] = b.LogIndexes(ctx, "aa", 0, 1)
+	_, errs["IntentOfMessage"] = b.IntentOfMessage(ctx, sha256Of("new"))
+	errs["AppendLogOrphan"] = b.AppendLogOrphan(ctx, attest.LogOrphan{Log: "aa", Message: sha256Of("new")})
+	_, errs["LogOrphans"] = b.LogOrphans(ctx, 9)
 	errs["Ready"] = b.Ready(ctx)
 	return errs
 }
@@ -56,6 +68,17 @@ func contextDone(t *testing.T, b Backend) {
 	found, err := b.Decisions(t.Context(), sha256Of("new"), "", 9)
 	if err != nil || len(found) != 0 {
 		t.Errorf("decisions: got %v, %v: want none", found, err)
+	}
+	revocations, err := b.KeyRevocations(t.Context())
+	if err != nil || len(revocations) != 0 {
+		t.Errorf("revocations: got %v, %v: want none", revocations, err)
+	}
+	orphans, err := b.LogOrphans(t.Context(), 9)
+	if err != nil || len(orphans) != 0 {
+		t.Errorf("log orphans: got %v, %v: want none", orphans, err)
+	}
+	if ok, err := b.Claim(t.Context(), "lease", "another", time.Unix(1, 0), time.Unix(2, 0)); err != nil || !ok {
+		t.Errorf("lease: got %t, %v: want it free", ok, err)
 	}
 }
 
@@ -127,7 +150,7 @@ func contextLocked(t *testing.T, b Backend) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	for method, err := range everything(ctx, b, in) {
-		if strings.HasPrefix(method, "Append") || method == "Ready" {
+		if strings.HasPrefix(method, "Append") || method == "Claim" || method == "Release" || method == "Ready" {
 			refused(t, method+" while locked", attest.ErrUnavailable, err)
 		}
 	}
@@ -179,6 +202,13 @@ func reopen(t *testing.T, b Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	revocation, orphan := newRevocation(1), attest.LogOrphan{Log: "aa", Index: 7, Message: sha256Of("m"), At: time.Unix(0, 0).UTC()}
+	if err := errors.Join(b.AppendKeyRevocation(t.Context(), revocation), b.AppendLogOrphan(t.Context(), orphan)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := b.Claim(t.Context(), "lease", "before", time.Unix(0, 0), time.Unix(9, 0)); err != nil || !ok {
+		t.Fatalf("lease: got %t, %v", ok, err)
+	}
 
 	b = r.Reopen(t)
 	defer b.Close()
@@ -201,6 +231,22 @@ func reopen(t *testing.T, b Backend) {
 		t.Fatal(err)
 	}
 	same(t, "certificates", []attest.Certificate{cert}, certs)
+	revocations, err := b.KeyRevocations(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "revocations", []attest.KeyRevocation{revocation}, revocations)
+	orphans, err := b.LogOrphans(t.Context(), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "log orphans", []attest.LogOrphan{orphan}, orphans)
+	if ok, err := b.Claim(t.Context(), "lease", "after", time.Unix(1, 0), time.Unix(9, 0)); err != nil || ok {
+		t.Errorf("lease: got %t, %v: want it still held", ok, err)
+	}
+	if n, err := b.Signatures(t.Context(), attest.PowerProvenance, 1); err != nil || n != int64(len(want)) {
+		t.Errorf("signatures: got %d, %v: want %d", n, err, len(want))
+	}
 	if next := store(t, b, newIntent(artifact), "next"); next.Seq <= want[len(want)-1].Seq {
 		t.Errorf("seq went back to %d after reopening", next.Seq)
 	}

@@ -23,7 +23,8 @@ func attestationRoundTrip(t *testing.T, b Backend) {
 	}
 	for i, text := range texts {
 		in := attest.Intent{
-			ID: attest.NewID() + text, At: times[i%len(times)], CallerIssuer: text, CallerSubject: text,
+			Message: sha256Of("message %d", i),
+			ID:      attest.NewID() + text, At: times[i%len(times)], CallerIssuer: text, CallerSubject: text,
 			Signer: attest.Power(text), PredicateType: text, Payload: sha256Of("payload %d", i), IdempotencyKey: text,
 			Subjects: []attest.Subject{
 				{Name: text, SHA256: sha256Of("artifact %d", i), SHA512: sha512Of(text)},
@@ -38,6 +39,9 @@ func attestationRoundTrip(t *testing.T, b Backend) {
 
 		a := released(in, string(allBytes)+text)
 		a.SignedAt, a.KeyVersion, a.Seq = times[(i+1)%len(times)], math.MaxInt-i, -7
+		if text != "" {
+			a.Log, a.LogIndex = text, math.MaxInt64-int64(i)
+		}
 		stored, err := b.AppendAttestation(t.Context(), a)
 		if err != nil {
 			t.Fatalf("append attestation: %v", err)
@@ -69,6 +73,7 @@ func unrepresentable(t *testing.T, b Backend) {
 		"no id":                   func(in *attest.Intent) { in.ID = "" },
 		"no payload":              func(in *attest.Intent) { in.Payload = attest.Digest{} },
 		"sha512 payload":          func(in *attest.Intent) { in.Payload = sha512Of("x") },
+		"sha512 message":          func(in *attest.Intent) { in.Message = sha512Of("x") },
 		"subject without sha256":  func(in *attest.Intent) { in.Subjects[0].SHA256 = attest.Digest{} },
 		"sha512 where sha256 is":  func(in *attest.Intent) { in.Subjects[0].SHA256 = sha512Of("x") },
 		"sha256 where sha512 is":  func(in *attest.Intent) { in.Subjects[0].SHA512 = sha256Of("x") },

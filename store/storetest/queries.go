@@ -113,11 +113,25 @@ func badQueries(t *testing.T, b Backend) {
 		refused(t, "decisions: limit", attest.ErrInvalid, err)
 		_, err = b.OpenIntents(t.Context(), limit)
 		refused(t, "open intents: limit", attest.ErrInvalid, err)
+		_, err = b.LogOrphans(t.Context(), limit)
+		refused(t, "log orphans: limit", attest.ErrInvalid, err)
 	}
 	_, err := b.Attestations(t.Context(), attest.Query{Limit: 1})
 	refused(t, "attestations: no artifact", attest.ErrInvalid, err)
 	_, err = b.Decisions(t.Context(), attest.Digest{}, "", 1)
 	refused(t, "decisions: no artifact", attest.ErrInvalid, err)
+	_, err = b.LogHead(t.Context(), "")
+	refused(t, "log head: no log", attest.ErrInvalid, err)
+	for _, message := range []attest.Digest{{}, sha512Of("x")} {
+		_, err = b.IntentOfMessage(t.Context(), message)
+		refused(t, "intent of message: no sha256", attest.ErrInvalid, err)
+	}
+	for _, r := range [][2]int64{{-1, 1}, {2, 1}, {0, math.MaxInt64}} {
+		_, err = b.LogIndexes(t.Context(), "aa", r[0], r[1])
+		refused(t, fmt.Sprintf("log indexes from %d below %d", r[0], r[1]), attest.ErrInvalid, err)
+	}
+	_, err = b.LogIndexes(t.Context(), "", 0, 1)
+	refused(t, "log indexes: no log", attest.ErrInvalid, err)
 }
 
 func notFound(t *testing.T, b Backend) {

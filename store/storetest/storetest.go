@@ -38,6 +38,19 @@ type Backend interface {
 	AppendCertificate(ctx context.Context, c attest.Certificate) (attest.Certificate, error)
 	Certificates(ctx context.Context) ([]attest.Certificate, error)
 
+	SignedBy(ctx context.Context, q attest.SignedQuery) ([]attest.Attestation, error)
+	Signatures(ctx context.Context, signer attest.Power, version int) (int64, error)
+	AppendKeyRevocation(ctx context.Context, r attest.KeyRevocation) error
+	KeyRevocations(ctx context.Context) ([]attest.KeyRevocation, error)
+	Claim(ctx context.Context, name, holder string, now, until time.Time) (bool, error)
+	Release(ctx context.Context, name, holder string) error
+
+	LogHead(ctx context.Context, logID string) (attest.Attestation, error)
+	LogIndexes(ctx context.Context, logID string, from, to int64) ([]int64, error)
+	IntentOfMessage(ctx context.Context, message attest.Digest) (attest.Intent, error)
+	AppendLogOrphan(ctx context.Context, o attest.LogOrphan) error
+	LogOrphans(ctx context.Context, limit int) ([]attest.LogOrphan, error)
+
 	Ready(ctx context.Context) error
 	Close() error
 }
@@ -87,12 +100,22 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"decisions are listed newest first", decisions},
 		{"certificates come back in order", certificates},
 		{"the first certificate wins under concurrency", concurrentCertificates},
+		{"attestations are found by signer, version and time", signedBy},
+		{"revocations come back in the order of storing", keyRevocations},
+		{"a lease has one holder until it runs out", leases},
+		{"a lease has one holder under concurrency", concurrentLease},
+		{"log entries are found by index", logEntries},
+		{"an intent is found by its message", intentOfMessage},
+		{"log orphans are listed until they have an attestation", logOrphans},
+		{"writers at once fail alone", failAlone},
+		{"writers at once keep each to its own context", leaveAlone},
 		{"what does not exist is not found", notFound},
 		{"a done context stops everything", contextDone},
 		{"a context that ends midway leaves all or nothing", contextMidway},
 		{"a writer who waits for a lock stops with its context", contextLocked},
 		{"a closed store says so", closed},
 		{"a reopened store has everything", reopen},
+		{"out of space under load, what is acknowledged is there", outOfSpaceTogether},
 		{"out of space, nothing is acknowledged; then it goes on", outOfSpace},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keys
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+	"github.com/transparency-dev/tessera"
+
+	"provost/attest"
+	"provost/keys/tile"
+)
+
+// Where the logs are below the service's URL.
+const (
+	logPath = "/log"
+	ctPath  = "/ct"
+)
+
+// A LogConfig is the embedded transparency log, and with it the one of leaf
+// certificates.
+type LogConfig struct {
+	// Directory has a directory for each shard, named by its host, and "ct"
+	// for the log of leaf certificates.
+	Directory string
+	// URL is where the shard that is written to can be read, an https URL
+	// without a slash at its end. Clients take its host for the log's name, so
+	// every shard has a host of its own.
+	URL string
+	// Witnesses cosign every checkpoint of the transparency log before it is
+	// used; nil for none.
+	Witnesses *tessera.WitnessGroup
+}
+
+func (c *LogConfig) complete() error {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Hostname() != strings.ToLower(u.Hostname()) || u.User != nil ||
+		u.String() != c.URL || strings.ContainsAny(c.URL, "?#") || strings.HasSuffix(c.URL, "/") {
+		return fmt.Errorf("%w: log url %.200q: want https://host, lower-case, without a slash at the end", attest.ErrInvalid, c.URL)
+	}
+	if c.Directory == "" {
+		return fmt.Errorf("%w: log: want a directory", attest.ErrInvalid)
+	}
+	return nil
+}
+
+// host is the name of the shard that is written to: what clients make of its
+// URL, and the origin of its checkpoints.
+func (c *LogConfig) host() string {
+	u, _ := url.Parse(c.URL) // complete looked
+	return u.Hostname()
+}
+
+// url is where a shard can be read.
+func (c *LogConfig) url(shard certified) string {
+	host := shard.cert.DNSNames[0] // isLog looked
+	if host == c.host() {
+		return c.URL
+	}
+	return "https://" + host + logPath
+}
+
+// A shard is the transparency log under one key.
+type shard struct {
+	key  certified
+	tree *tile.Log
+}
+
+// shardOf is the shard that the configuration writes to: the newest certified
+// for its host.
+func shardOf(config Config, logs []certified) (certified, error) {
+	for i := len(logs) - 1; i >= 0; i-- {
+		if logs[i].cert.DNSNames[0] == config.Log.host() {
+			return logs[i], nil
+		}
+	}
+	return certified{}, fmt.Errorf("%w: the root certified no log key for %s: open a shard for it (provostd authority request log)", attest.ErrNotFound, config.Log.host())
+}
+
+// treeConfig is how a tree under one of our keys is kept.
+func (a *Authority) treeConfig(dir, origin, key string, c certified) tile.Config {
+	verifier := noteVerifier{origin, c}
+	return tile.Config{
+		Dir: dir, Origin: origin, Verifier: verifier,
+		Sign: func(ctx context.Context, body []byte) ([]byte, error) {
+			digest := sha256.Sum256(body)
+			der, err := a.pinned(ctx, key, c).Sign(nil, digest[:], nil)
+			if err != nil { // closed: no signature, no checkpoint
+				return nil, outward(err)
+			}
+			hash := logID(c)[:4]
+			return fmt.Appendf(nil, "%s\n— %s %s\n", body, origin, base64.StdEncoding.EncodeToString(append(hash, der...))), nil
+		},
+	}
+}
+
+// logTree is the tree of the shard that is written to.
+func (a *Authority) logTree(key certified) tile.Config {
+	c := a.treeConfig(filepath.Join(a.config.Log.Directory, a.config.Log.host()), a.config.Log.host(), keyLog, key)
+	c.Witnesses = a.config.Log.Witnesses
+	return c
+}
+
+// createLogs makes the trees that are not there. It is for Init alone: a
+// directory that is missing later was lost.
+func createLogs(ctx context.Context, config Config) error {
+	archived, err := readArchive(ctx, config)
+	if err != nil {
+		return err
+	}
+	a := &Authority{config: config}
+	key, err := shardOf(config, archived.certs[keyLog])
+	if err != nil {
+		return err
+	}
+	if err := tile.Create(ctx, a.logTree(key)); err != nil {
+		return fmt.Errorf("create log: %w", err)
+	}
+	cts := archived.certs[keyCTLog]
+	if err := tile.Create(ctx, a.ctTree(cts[len(cts)-1])); err != nil {
+		return fmt.Errorf("create log of certificates: %w", err)
+	}
+	return nil
+}
+
+// openLogs opens the logs for writing.
+func (a *Authority) openLogs(ctx context.Context, now *state) error {
+	key, err := shardOf(a.config, now.certs[keyLog])
+	if err != nil {
+		return err
+	}
+	tree, err := tile.Open(ctx, a.logTree(key))
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	a.log = &shard{key, tree}
+	cts := now.certs[keyCTLog]
+	ct := cts[len(cts)-1]
+	if tree, err = tile.Open(ctx, a.ctTree(ct)); err != nil {
+		return fmt.Errorf("open log of certificates: %w", err)
+	}
+	a.ct = &ctLog{authority: a, key: ct, tree: tree}
+	return nil
+}
+
+// Log is the transparency log; nil when there is none.
+func (a *Authority) Log() attest.Log {
+	if a.log == nil {
+		return nil
+	}
+	return a.log
+}
+
+// Append implements [attest.Log].
+func (s *shard) Append(ctx context.Context, e attest.LogEntry) (*protorekor.TransparencyLogEntry, error) {
+	body := e.Body()
+	done, err := s.tree.Append(ctx, func(uint64) []byte { return body })
+	if err != nil { // closed: without a proof nothing is released
+		return nil, err
+	}
+	return &protorekor.TransparencyLogEntry{
+		LogIndex:          int64(done.Index),
+		LogId:             &protocommon.LogId{KeyId: logID(s.key)},
+		KindVersion:       &protorekor.KindVersion{Kind: attest.LogKind, Version: attest.LogVersion},
+		CanonicalizedBody: body,
+		InclusionProof: &protorekor.InclusionProof{
+			LogIndex: int64(done.Index), RootHash: done.Root, TreeSize: int64(done.Size), Hashes: done.Proof,
+			Checkpoint: &protorekor.Checkpoint{Envelope: string(done.Checkpoint)},
+		},
+	}, nil
+}
+
+// LogHandlers serve the logs, by the path below which each stands: to
+// everybody, for what they say is said to all.
+func (a *Authority) LogHandlers() map[string]http.Handler {
+	if a.log == nil {
+		return nil
+	}
+	return map[string]http.Handler{
+		logPath + "/": http.StripPrefix(logPath, a.log.tree.Handler()),
+		ctPath + "/":  http.StripPrefix(ctPath, a.ct.tree.Handler()),
+	}
+}
+
+// A noteVerifier verifies signed notes (c2sp.org/signed-note) by the one key,
+// in the way that Rekor v2 signs with ECDSA: the key hash is the beginning of
+// the SHA-256 of the SPKI.
+type noteVerifier struct {
+	name string
+	key  certified
+}
+
+func (v noteVerifier) Name() string { return v.name }
+
+func (v noteVerifier) KeyHash() uint32 {
+	id := logID(v.key)
+	return uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])
+}
+
+func (v noteVerifier) Verify(message, signature []byte) bool {
+	digest := sha256.Sum256(message)
+	return ecdsa.VerifyASN1(v.key.public(), digest[:], signature)
+}

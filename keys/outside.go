@@ -1,0 +1,143 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keys
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"time"
+
+	"github.com/digitorus/timestamp"
+	"github.com/sigstore/sigstore-go/pkg/root"
+
+	"provost/attest"
+)
+
+// A Timestamps says whose timestamps a signature gets. The zero value is our
+// own authority alone.
+type Timestamps struct {
+	NotOwn  bool // our own authority is not asked
+	Outside []*OutsideAuthority
+	// Threshold is how many must answer; 0 for all.
+	Threshold int
+}
+
+func (t Timestamps) asked() int {
+	if t.NotOwn {
+		return len(t.Outside)
+	}
+	return len(t.Outside) + 1
+}
+
+func (t Timestamps) threshold() int {
+	if t.Threshold == 0 {
+		return t.asked()
+	}
+	return t.Threshold
+}
+
+func (t Timestamps) complete() error {
+	if t.asked() == 0 || t.Threshold < 0 || t.Threshold > t.asked() {
+		return fmt.Errorf("%w: timestamps: %d authorities and a threshold of %d", attest.ErrInvalid, t.asked(), t.Threshold)
+	}
+	return nil
+}
+
+// An OutsideAuthority is an RFC 3161 timestamp authority that others run.
+type OutsideAuthority struct {
+	// URL is where it answers by HTTP (RFC 3161, section 3.4).
+	URL string
+	// Chain are its certificates, the leaf that stamps first, the root last.
+	// Verifiers get them in the trusted root, so a timestamp of another leaf
+	// is refused.
+	Chain []*x509.Certificate
+	// Client asks it; nil for one with a timeout.
+	Client *http.Client
+}
+
+// Bounds on an outside authority.
+const (
+	outsideTimeout = 5 * time.Second
+	maxResponse    = 64 << 10 // bytes
+)
+
+var outsideClient = &http.Client{
+	Timeout:       outsideTimeout,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// stamp asks for a timestamp and checks that it is what was asked for, of the
+// leaf that is configured. What is not is an alarm, and nothing else that the
+// authority does is trusted.
+func (o *OutsideAuthority) stamp(ctx context.Context, imprint [sha256.Size]byte) ([]byte, error) {
+	nonce, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
+	if err != nil {
+		return nil, err
+	}
+	query, err := (&timestamp.Request{HashAlgorithm: crypto.SHA256, HashedMessage: imprint[:], Certificates: true, Nonce: nonce}).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	response, err := o.ask(ctx, query)
+	if err != nil { // closed: no timestamp
+		return nil, fmt.Errorf("%w: timestamp authority %s: %w", attest.ErrUnavailable, o.URL, err)
+	}
+	ts, err := timestamp.ParseResponse(response)
+	if err != nil {
+		return nil, fmt.Errorf("%w: timestamp authority %s: %v", attest.ErrUnavailable, o.URL, err)
+	}
+	if !bytes.Equal(ts.HashedMessage, imprint[:]) || ts.Nonce == nil || ts.Nonce.Cmp(nonce) != 0 {
+		return nil, fmt.Errorf("%w: timestamp authority %s answered another request", attest.ErrSelfCheck, o.URL)
+	}
+	for _, c := range ts.Certificates {
+		if c.Equal(o.Chain[0]) {
+			return response, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: timestamp authority %s stamps with another certificate than the configured one", attest.ErrSelfCheck, o.URL)
+}
+
+func (o *OutsideAuthority) ask(ctx context.Context, query []byte) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, o.URL, bytes.NewReader(query))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/timestamp-query")
+	client := o.Client
+	if client == nil {
+		client = outsideClient
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
+		return nil, fmt.Errorf("it answers %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	if err == nil && len(body) > maxResponse {
+		err = errors.New("answer too long")
+	}
+	return body, err
+}
+
+// authority is how the trusted root names it.
+func (o *OutsideAuthority) authority() root.TimestampingAuthority {
+	last := len(o.Chain) - 1
+	a := &root.SigstoreTimestampingAuthority{Root: o.Chain[last], Leaf: o.Chain[0], ValidityPeriodStart: o.Chain[0].NotBefore, URI: o.URL}
+	if last > 0 {
+		a.Intermediates = o.Chain[1:last]
+	}
+	return a
+}
