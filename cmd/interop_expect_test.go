@@ -27,7 +27,6 @@ const (
 	fromCheck  = "harmless: it takes the root hash from the signed checkpoint; the one written beside it is not read"
 	oneIndex   = "harmless: it proves with the other of the two indexes, which is right"
 	noTime     = "harmless: an entry of Rekor v2 has no time of its own, and none is taken from it; the timestamp counts"
-	noSCT      = "cannot: it does not ask for SCTs"
 )
 
 // expectations are, for each question about a bundle that is not good, what
@@ -146,7 +145,7 @@ var expectations = map[string]map[family]expectation{
 	"certificate without an SCT": {
 		sigstoreGo: {refusal: "only able to verify 0 SCT entries"},
 		sigstoreJS: {refusal: "expected 1 SCTs, got 0"},
-		provost:    {cannot: noSCT},
+		provost:    {refusal: "certificate: 0 SCTs in the certificate"},
 	},
 	"signed after the certificate's end": {
 		sigstoreGo: {refusal: "leaf certificate verification failed"},
@@ -161,7 +160,7 @@ var expectations = map[string]map[family]expectation{
 	"revoked interval": {
 		sigstoreGo: {refusal: "leaf certificate verification failed"},
 		sigstoreJS: {refusal: "no valid certificate path found"},
-		provost:    {refusal: "certificate: "},
+		provost:    {refusal: "revoked: signed at "},
 	},
 }
 
@@ -263,5 +262,6 @@ func (m *matrix) markdown(t *testing.T) string {
 			}
 		}
 	}
+	slsaMarkdown(&b)
 	return b.String() + "\n"
 }

@@ -34,6 +34,8 @@ type sample struct {
 	identity      string // SAN
 	issuer        string
 	predicateType string
+	version       int       // of the key; 0 for not known
+	signedAt      time.Time // zero for not known
 }
 
 // A trusted is what clients are given to believe: a file, and the same as a
@@ -96,9 +98,10 @@ func TestInterop(t *testing.T) {
 	if out, err := exec.Command("unshare", "-rn", "true").CombinedOutput(); err != nil {
 		t.Logf("NOT OFFLINE: this machine allows no network namespace: %v %s", err, out)
 	}
-	i := fromVirtual(t)
+	i := fromService(t)
 	var m matrix
 	m.run(t, "issued", i.trust, i.questions(t))
+	m.verdicts(t, i)
 	m.run(t, "distrusted", i.distrusting(t), []question{{name: "unknown CA", given: i.samples[0][2]}})
 	to, asked := misissued(t)
 	m.run(t, "misissued", to, asked)
@@ -402,28 +405,6 @@ func provostVerify(t *testing.T, to trusted, questions []question) (answers []an
 	return answers
 }
 
-// fromVirtual is a service whose keys the tests hold.
-func fromVirtual(t *testing.T) *issued {
-	const service = "https://provost.localhost"
-	artifact := attest.SHA256([]byte("app"))
-	ours, theirs := newVirtual(t, service), newVirtual(t, service)
-	publish := newTrusted(t)
-	i := &issued{root: theirs.trustedRoot(), trust: publish(ours.trustedRoot())}
-	now := time.Now().Truncate(time.Second)
-	at := func(version int) time.Time { return now.Add(time.Duration(version-2) * 24 * time.Hour) }
-	for k, power := range attest.Powers {
-		for v := range versions {
-			i.samples[k][v] = virtualSample(ours, power, artifact, at(v))
-		}
-	}
-	i.foreign = virtualSample(theirs, attest.Powers[0], artifact, now)
-	i.revoke = func() {
-		ours.holes[attest.Powers[0]] = [2]time.Time{at(1).Add(-time.Minute), at(1).Add(time.Minute)}
-		publish(ours.trustedRoot())
-	}
-	return i
-}
-
 // misissued are signatures that a right service never makes, and what clients
 // are to trust: the service that made them.
 func misissued(t *testing.T) (trusted, []question) {
@@ -433,7 +414,7 @@ func misissued(t *testing.T) (trusted, []question) {
 	day := 24 * time.Hour
 	said := statement(artifact, attest.ProvenanceType, "")
 	sampled := func(k virtualKey, at time.Time) sample {
-		return sample{v.sign(k, said, at), artifact, v.service + "/signers/provenance", v.service, attest.ProvenanceType}
+		return sample{bundle: v.sign(k, said, at), artifact: artifact, identity: v.service + "/signers/provenance", issuer: v.service, predicateType: attest.ProvenanceType}
 	}
 	key := func(from, to time.Time, withSCT bool) virtualKey {
 		return v.newKey(attest.PowerProvenance, from, to, withSCT)
@@ -443,14 +424,4 @@ func misissued(t *testing.T) (trusted, []question) {
 		{name: "signed after the certificate's end", given: sampled(key(now.Add(-3*day), now.Add(-2*day), true), now)},
 		{name: "signed before the certificate's begin", given: sampled(key(now.Add(-day), now.Add(day), true), now.Add(-2*day))},
 	}
-}
-
-func virtualSample(v *virtual, power attest.Power, artifact attest.Digest, at time.Time) sample {
-	said := map[attest.Power][2]string{
-		attest.PowerProvenance: {attest.ProvenanceType, `{"buildDefinition":{"buildType":"https://provost.example/build","externalParameters":{}},"runDetails":{"builder":{"id":"https://provost.example/builder"}}}`},
-		attest.PowerEvidence:   {"https://cyclonedx.org/bom", sbomDocument},
-		attest.PowerVerdict:    {attest.VSAType, `{"verifier":{"id":"https://provost.example"},"timeVerified":"2026-01-02T03:04:05Z","resourceUri":"https://provost.example/environments/prod","policy":{"uri":"https://provost.example/policy","digest":{"sha256":"` + artifact.Hex() + `"}},"verificationResult":"PASSED","verifiedLevels":["SLSA_BUILD_LEVEL_2"],"slsaVersion":"1.2"}`},
-	}[power]
-	k := v.newKey(power, at.AddDate(0, 0, -7), at.AddDate(0, 0, 7), true)
-	return sample{v.sign(k, statement(artifact, said[0], said[1]), at), artifact, v.service + "/signers/" + string(power), v.service, said[0]}
 }

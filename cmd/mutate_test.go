@@ -119,21 +119,30 @@ func find(v any, path string) any {
 	return v
 }
 
+// holder returns what holds the last part of a path, and that part.
+func holder(v any, path string) (any, string) {
+	if i := strings.LastIndexByte(path, '.'); i >= 0 {
+		return find(v, path[:i]), path[i+1:]
+	}
+	return v, path
+}
+
 func put(v any, path string, value any) {
-	i := strings.LastIndexByte(path, '.')
-	switch holder := find(v, path[:i]).(type) {
+	h, name := holder(v, path)
+	switch h := h.(type) {
 	case map[string]any:
-		holder[path[i+1:]] = value
+		h[name] = value
 	case []any:
-		n, _ := strconv.Atoi(path[i+1:])
-		holder[n] = value
+		if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(h) {
+			h[i] = value
+		}
 	}
 }
 
 func remove(v any, path string) {
-	i := strings.LastIndexByte(path, '.')
-	if holder, ok := find(v, path[:i]).(map[string]any); ok {
-		delete(holder, path[i+1:])
+	h, name := holder(v, path)
+	if h, ok := h.(map[string]any); ok {
+		delete(h, name)
 	}
 }
 

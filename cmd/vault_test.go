@@ -34,7 +34,8 @@ type vaultDaemon struct {
 	data  string
 }
 
-func startWithVault(t *testing.T, tokenTTL time.Duration) *vaultDaemon {
+// more is put at the end of the configuration.
+func startWithVault(t *testing.T, tokenTTL time.Duration, more ...string) *vaultDaemon {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real servers")
@@ -69,7 +70,7 @@ environments:
   prod:
     builders: [{id: "https://provost.example.com/builders/ci", level: 2}]
     sources: [{repository: "https://github.com/acme/app", refs: [refs/heads/main]}]
-`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL)
+`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL) + strings.Join(more, "")
 		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +80,7 @@ environments:
 	if err != nil {
 		t.Fatal(err)
 	}
-	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicyCA, keystest.PolicyToken)
+	ceremony := write("init", time.Hour, keystest.PolicyInit, keystest.PolicyCA, keystest.PolicyLog, keystest.PolicyToken)
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}

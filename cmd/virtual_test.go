@@ -45,7 +45,6 @@ type virtual struct {
 	ctlog   *ecdsa.PrivateKey
 	logKey  *ecdsa.PrivateKey
 	tree    *testonly.Tree
-	holes   map[attest.Power][2]time.Time // what is revoked, inclusive
 	born    time.Time
 }
 
@@ -61,7 +60,7 @@ func newVirtual(t testing.TB, service string) *virtual {
 	t.Helper()
 	v := &virtual{t: t, service: service, born: time.Now().Add(-30 * 24 * time.Hour).UTC().Truncate(time.Second),
 		ctlog: v256(t), logKey: v256(t), tree: testonly.New(rfc6962.DefaultHasher),
-		cas: map[attest.Power]authority{}, holes: map[attest.Power][2]time.Time{}}
+		cas: map[attest.Power]authority{}}
 	topKey := v256(t)
 	ca := func(cn string, pathLen int) *x509.Certificate {
 		return &x509.Certificate{
@@ -226,24 +225,6 @@ func (v *virtual) bundle(k virtualKey, statement, sig, stamp, body []byte, index
 
 func decimal(n uint64) string { return new(big.Int).SetUint64(n).String() }
 
-func (v *virtual) windows() (all []root.CertificateAuthority) {
-	for _, power := range attest.Powers {
-		window := func(from, to time.Time) {
-			all = append(all, &root.FulcioCertificateAuthority{
-				Root: v.cas[power].top, Intermediates: []*x509.Certificate{v.cas[power].cert}, URI: v.service,
-				ValidityPeriodStart: from, ValidityPeriodEnd: to,
-			})
-		}
-		from := v.born
-		if hole, found := v.holes[power]; found {
-			window(from, hole[0].Add(-time.Second))
-			from = hole[1].Add(time.Second)
-		}
-		window(from, time.Time{})
-	}
-	return all
-}
-
 func (v *virtual) trustedRoot() []byte {
 	v.t.Helper()
 	log := func(url string, key *ecdsa.PrivateKey) map[string]*root.TransparencyLog {
@@ -252,7 +233,12 @@ func (v *virtual) trustedRoot() []byte {
 			BaseURL: url, ID: id, ValidityPeriodStart: v.born, HashFunc: crypto.SHA256, PublicKey: key.Public(), SignatureHashFunc: crypto.SHA256,
 		}}
 	}
-	tr, err := root.NewTrustedRoot(root.TrustedRootMediaType01, v.windows(), log("https://ct.provost.example", v.ctlog),
+	var cas []root.CertificateAuthority
+	for _, power := range attest.Powers {
+		cas = append(cas, &root.FulcioCertificateAuthority{
+			Root: v.cas[power].top, Intermediates: []*x509.Certificate{v.cas[power].cert}, ValidityPeriodStart: v.born, URI: v.service})
+	}
+	tr, err := root.NewTrustedRoot(root.TrustedRootMediaType01, cas, log("https://ct.provost.example", v.ctlog),
 		[]root.TimestampingAuthority{&root.SigstoreTimestampingAuthority{
 			Root: v.tsa.top, Leaf: v.tsa.cert, ValidityPeriodStart: v.born, URI: v.service + "/v1/timestamp"}},
 		log("https://"+virtualLog, v.logKey))

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
@@ -38,6 +39,11 @@ type LogConfig struct {
 	// without a slash at its end. Clients take its host for the log's name, so
 	// every shard has a host of its own.
 	URL string
+	// Outside takes the entries in place of our own log; nil for our own. The
+	// log of leaf certificates is ours in any case.
+	Outside *Rekor
+	// OutsideFrom is since when verifiers believe Outside.
+	OutsideFrom time.Time
 	// Witnesses cosign every checkpoint of the transparency log before it is
 	// used; nil for none.
 	Witnesses *tessera.WitnessGroup
@@ -158,6 +164,9 @@ func (a *Authority) openLogs(ctx context.Context, now *state) error {
 func (a *Authority) Log() attest.Log {
 	if a.log == nil {
 		return nil
+	}
+	if outside := a.config.Log.Outside; outside != nil {
+		return outside
 	}
 	return a.log
 }

@@ -78,6 +78,12 @@ func trustedRoot(config Config, now *state) ([]byte, error) {
 		for _, c := range now.certs[keyLog] {
 			addLog(logs, config.Log.url(c), c)
 		}
+		if o := config.Log.Outside; o != nil {
+			logs[hex.EncodeToString(o.logID)] = &root.TransparencyLog{
+				BaseURL: o.config.URL, ID: o.logID, PublicKey: o.config.PublicKey,
+				HashFunc: crypto.SHA256, SignatureHashFunc: crypto.SHA256, ValidityPeriodStart: config.Log.OutsideFrom,
+			}
+		}
 		for _, c := range now.certs[keyCTLog] {
 			addLog(cts, config.Identity+ctPath, c)
 		}

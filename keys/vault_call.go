@@ -237,15 +237,18 @@ func (a *answer) decode(r request) *fault {
 		return &fault{kind: faultGarbled, err: fmt.Errorf("answer %d without a body", a.status)}
 	}
 	var envelope struct {
-		Data jsontext.Value `json:"data"`
-		Auth jsontext.Value `json:"auth"`
+		Data member `json:"data"`
+		Auth member `json:"auth"`
 	}
-	err := attest.DecodeOpenJSON(a.body, &envelope)
-	if err == nil && r.answer != nil {
-		err = decodeObject(envelope.Data, r.answer)
+	envelope.Data.into = r.answer
+	if r.auth != nil {
+		envelope.Auth.into = r.auth
 	}
-	if err == nil && r.auth != nil {
-		err = decodeObject(envelope.Auth, r.auth)
+	// One pass, which also refuses what [attest.CheckJSON] does, but for deep
+	// nesting: there the decoder's own bound holds. An answer is no stranger's.
+	err := json.Unmarshal(a.body, &envelope)
+	if err == nil && (envelope.Data.missing() || envelope.Auth.missing()) {
+		err = errors.New("an object is missing")
 	}
 	if err != nil { // %v: a bad answer of Vault is not a bad request of our caller
 		return &fault{kind: faultGarbled, err: fmt.Errorf("answer is not Vault's: %v", err)}
@@ -253,11 +256,20 @@ func (a *answer) decode(r request) *fault {
 	return nil
 }
 
-// decodeObject reads what must be there, a part of what [attest.CheckJSON] saw:
-// null, and nothing, decode into anything without a word.
-func decodeObject(data jsontext.Value, v any) error {
-	if data.Kind() != '{' {
-		return errors.New("an object is missing")
+// A member is an object that must be there if somebody wants it: null, and
+// nothing, decode into anything without a word.
+type member struct {
+	into any // nil: nobody does
+	seen bool
+}
+
+func (m *member) missing() bool { return m.into != nil && !m.seen }
+
+// UnmarshalJSONFrom decodes in the pass that reads the answer.
+func (m *member) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if m.into == nil || d.PeekKind() != '{' {
+		return d.SkipValue()
 	}
-	return json.Unmarshal(data, v)
+	m.seen = true
+	return json.UnmarshalDecode(d, m.into)
 }

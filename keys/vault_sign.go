@@ -166,6 +166,7 @@ func (v *Vault) sign(ctx context.Context, name fileKey, q *queue, all []signing)
 	} else {
 		run = strconv.FormatInt(v.runs.Add(1), 36) + "."
 		body.Batch = make([]batchItem, len(all))
+		answer.Results = make([]signAnswer, 0, len(all))
 		for i, s := range all {
 			body.Batch[i] = batchItem{s.input, run + strconv.Itoa(i)}
 		}

@@ -58,7 +58,8 @@ func (t *Trust) refusal(b *bundle.Bundle, err error) *Error {
 
 // outside names the gap between windows that a trusted time fell into, for a
 // leaf that some authority of the trusted root would vouch for in another
-// window; nil when it is not for the windows that the leaf is refused.
+// window: its certificates were all valid then, and the root believes none of
+// it. nil when it is not for the windows that the leaf is refused.
 func (t *Trust) outside(leaf *x509.Certificate, at time.Time) *Error {
 	var before, after time.Time // the nearest windows end and begin here
 	for _, ca := range t.material.FulcioCertificateAuthorities() {
@@ -84,15 +85,18 @@ func (t *Trust) outside(leaf *x509.Certificate, at time.Time) *Error {
 		}
 	}
 	day := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	var span string
 	switch {
 	case !before.IsZero() && !after.IsZero():
-		return &Error{StepRevoked, fmt.Errorf("signed at %s, and the trusted root takes back what this authority vouched for from %s to %s", day(at), day(before), day(after))}
+		span = "from " + day(before) + " to " + day(after)
 	case !before.IsZero():
-		return &Error{StepCertificate, fmt.Errorf("signed at %s, and the trusted root believes this authority until %s only", day(at), day(before))}
+		span = "after " + day(before)
 	case !after.IsZero():
-		return &Error{StepCertificate, fmt.Errorf("signed at %s, and the trusted root believes this authority from %s on only", day(at), day(after))}
+		span = "before " + day(after)
+	default:
+		return nil
 	}
-	return nil
+	return &Error{StepRevoked, fmt.Errorf("signed at %s, and the trusted root takes back what this authority vouched for %s", day(at), span)}
 }
 
 // oidSCTs is the extension that SCTs are embedded in (RFC 6962, section 3.3).

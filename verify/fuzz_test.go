@@ -20,21 +20,19 @@ import (
 // is what was signed, and is believed by sigstore-go.
 func FuzzVerify(f *testing.F) {
 	g := readGolden(f)
-	plain, logged := must(verify.ParseTrust(g.root)), must(verify.ParseTrust(g.logged))
+	trusts := g.trusts()
 	signed := map[string]bool{}
 	for i, b := range g.bundles {
-		f.Add(b.raw, b.logged)
+		f.Add(b.raw, uint8(b.root))
 		signed[string(decodeBundle(f, b.raw).GetDsseEnvelope().GetPayload())] = true
 		for n := range uint64(8) {
 			raw, _ := mutate(f, rand.New(rand.NewPCG(uint64(i), n)), b.raw, g.bundles[0].raw)
-			f.Add(raw, b.logged)
+			f.Add(raw, uint8(b.root))
 		}
 	}
-	f.Fuzz(func(t *testing.T, raw []byte, inLog bool) {
-		trust, trustedRoot := plain, g.root
-		if inLog {
-			trust, trustedRoot = logged, g.logged
-		}
+	f.Fuzz(func(t *testing.T, raw []byte, under uint8) {
+		under %= 3
+		trust, trustedRoot := trusts[under], g.roots[under]
 		v, err := trust.Verify(raw, verify.Expect{Artifact: app})
 		if err != nil {
 			var at *verify.Error
@@ -59,10 +57,10 @@ func FuzzVerify(f *testing.F) {
 // so only from some time on.
 func FuzzParseTrust(f *testing.F) {
 	g := readGolden(f)
-	for i, raw := range [][]byte{g.root, g.logged} {
+	for i, raw := range g.roots {
 		f.Add(raw)
 		for n := range uint64(16) {
-			mutated, _ := mutate(f, rand.New(rand.NewPCG(uint64(i), n)), raw, g.logged)
+			mutated, _ := mutate(f, rand.New(rand.NewPCG(uint64(i), n)), raw, g.roots[loggedRoot])
 			f.Add(mutated)
 		}
 	}
@@ -99,7 +97,7 @@ func FuzzParseTrust(f *testing.F) {
 // reads the same.
 func FuzzCheckpoint(f *testing.F) {
 	for _, b := range readGolden(f).bundles {
-		if b.logged {
+		if b.root != plainRoot {
 			f.Add(entryOf(decodeBundle(f, b.raw)).GetInclusionProof().GetCheckpoint().GetEnvelope())
 		}
 	}

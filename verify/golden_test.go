@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -27,17 +28,25 @@ var update = flag.Bool("update", false, "sign testdata/golden anew")
 
 // golden are bundles about app that were signed once, by keys that are gone:
 // for tests that must see the same bytes every time, and as a promise that what
-// was believed stays believed. The logged ones are in a log of seven entries,
-// which only the logged root knows.
+// was believed stays believed. Each is good under one of the roots.
 type golden struct {
-	root, logged []byte // trusted roots
-	bundles      []goldenBundle
+	roots   [3][]byte // trusted roots
+	bundles []goldenBundle
 }
+
+// The roots of golden bundles: the first knows authorities, the second a log of
+// seven entries beside them; the third is of a lab, and knows certificate logs
+// as well.
+const (
+	plainRoot = iota
+	loggedRoot
+	fullRoot
+)
 
 type goldenBundle struct {
 	name   string
 	raw    []byte
-	logged bool
+	root   int
 	signer verify.Identity
 }
 
@@ -52,21 +61,27 @@ func readGolden(t testing.TB) golden {
 		check(t, err)
 		return raw
 	}
-	g := golden{root: read("trusted_root"), logged: read("trusted_root.logged")}
+	g := golden{roots: [3][]byte{read("trusted_root"), read("trusted_root.logged"), read("trusted_root.full")}}
 	for _, name := range []string{"provenance", "cyclonedx", "spdx", "verdict"} {
 		signer := verify.SignerIdentity(service, goldenSigners[name])
 		g.bundles = append(g.bundles,
-			goldenBundle{name, read(name), false, signer}, goldenBundle{name + ".logged", read(name + ".logged"), true, signer})
+			goldenBundle{name, read(name), plainRoot, signer}, goldenBundle{name + ".logged", read(name + ".logged"), loggedRoot, signer})
+	}
+	for _, name := range []string{"provenance", "verdict"} {
+		g.bundles = append(g.bundles, goldenBundle{name + ".full", read(name + ".full"), fullRoot, verify.SignerIdentity(service, goldenSigners[name])})
 	}
 	return g
 }
 
 // rootOf is the trusted root that a bundle is good under.
-func (g golden) rootOf(b goldenBundle) []byte {
-	if b.logged {
-		return g.logged
+func (g golden) rootOf(b goldenBundle) []byte { return g.roots[b.root] }
+
+// trusts are the roots, read.
+func (g golden) trusts() (all [3]*verify.Trust) {
+	for i, raw := range g.roots {
+		all[i] = must(verify.ParseTrust(raw))
 	}
-	return g.root
+	return all
 }
 
 func writeGolden(t *testing.T) {
@@ -98,6 +113,14 @@ func writeGolden(t *testing.T) {
 	}
 	write("trusted_root", r.root)
 	write("trusted_root.logged", l.known(r.root))
+
+	full := newLab(t)
+	full.log.fill(2)
+	twice := []promise{{log: full.ctlogs[0], at: -time.Minute}, {log: full.ctlogs[1], at: -time.Minute}}
+	by := full.leaf(attest.PowerVerdict, twice...)
+	write("provenance.full", full.provenance())
+	write("verdict.full", full.logged(by, payloadOf(t, bundles["verdict"]), full.now, full.now.Add(time.Second)))
+	write("trusted_root.full", full.trusted(nil))
 }
 
 func TestGolden(t *testing.T) {
@@ -116,7 +139,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s, sigstore-go: %v", b.name, err)
 		}
 	}
-	if len(g.bundles) != 8 {
+	if len(g.bundles) != 10 {
 		t.Errorf("%d bundles", len(g.bundles))
 	}
 }
@@ -129,17 +152,13 @@ func TestNeverLaxerThanSigstoreGo(t *testing.T) {
 		mutations = 500
 	}
 	g := readGolden(t)
-	plain, logged := must(verify.ParseTrust(g.root)), must(verify.ParseTrust(g.logged))
+	trusts := g.trusts()
 	var believed, onlyTheirs, refused int
 	for i := range uint64(mutations) {
 		random := rand.New(rand.NewPCG(1, i))
 		b := g.bundles[random.IntN(len(g.bundles))]
 		raw, how := mutate(t, random, b.raw, g.bundles[random.IntN(len(g.bundles))].raw)
-		trust := plain
-		if b.logged {
-			trust = logged
-		}
-		v, err := trust.Verify(raw, verify.Expect{Artifact: app, Identity: verify.Identity{Issuer: service}})
+		v, err := trusts[b.root].Verify(raw, verify.Expect{Artifact: app, Identity: verify.Identity{Issuer: service}})
 		theirs := foreign(g.rootOf(b), raw, app, b.signer)
 		switch {
 		case err == nil && theirs != nil:

@@ -5,7 +5,8 @@ package verify
 
 import (
 	"bytes"
-	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -18,17 +19,12 @@ import (
 	"time"
 
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
-	rekorpb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	"github.com/sigstore/rekor-tiles/v2/pkg/note"
-	"github.com/sigstore/rekor-tiles/v2/pkg/types/hashedrekord"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
-	"github.com/sigstore/sigstore/pkg/signature"
-	"github.com/sigstore/sigstore/pkg/signature/options"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
-	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 
 	"provost/attest"
 )
@@ -60,7 +56,7 @@ func (t *Trust) checkLogEntries(b *bundle.Bundle) error {
 			return fmt.Errorf("entry %d: log %.16s is not in the trust root", i, id)
 		}
 		kind := entry.GetKindVersion()
-		if kind.GetKind() != "hashedrekord" || kind.GetVersion() != "0.0.2" {
+		if kind.GetKind() != attest.LogKind || kind.GetVersion() != attest.LogVersion {
 			return fmt.Errorf("entry %d: kind %.40q %.10q: want hashedrekord 0.0.2", i, kind.GetKind(), kind.GetVersion())
 		}
 		if err := checkEntry(b, entry); err != nil {
@@ -178,13 +174,11 @@ func checkEntry(b *bundle.Bundle, entry *protorekor.TransparencyLogEntry) error 
 	if entry.GetIntegratedTime() != 0 || entry.GetInclusionPromise() != nil {
 		return errors.New("a Rekor v2 entry has no integrated time and no promise")
 	}
-	rebuilt, err := rebuildLeafHash(b)
+	rebuilt, err := rebuildBody(b)
 	if err != nil {
 		return err
 	}
-	// RFC 6962 section 2.1: a leaf hash is SHA-256(0x00 || entry).
-	body := sha256.Sum256(append([]byte{0}, entry.GetCanonicalizedBody()...))
-	if !sameBytes(body[:], rebuilt) {
+	if !sameBytes(entry.GetCanonicalizedBody(), rebuilt) {
 		return errors.New("the entry's body is not this bundle's")
 	}
 	size, rootHash, err := parseCheckpoint(proof.GetCheckpoint().GetEnvelope())
@@ -202,31 +196,21 @@ func checkEntry(b *bundle.Bundle, entry *protorekor.TransparencyLogEntry) error 
 	return nil
 }
 
-// rebuildLeafHash is the leaf hash of the hashedrekord 0.0.2 entry that Rekor
-// v2 would write for b: the digest is SHA-256(PAE).
-func rebuildLeafHash(b *bundle.Bundle) ([]byte, error) {
+// rebuildBody is the entry that Rekor v2 would write for b, of the one kind of
+// key that is logged here.
+func rebuildBody(b *bundle.Bundle) ([]byte, error) {
 	content, err := b.VerificationContent()
 	if err != nil || content.Certificate() == nil {
 		return nil, errors.New("no certificate")
 	}
-	details, err := signature.GetDefaultAlgorithmDetails(content.Certificate().PublicKey, options.WithED25519ph())
-	if err != nil {
-		return nil, err
-	}
-	if details.GetHashType() != crypto.SHA256 {
-		return nil, errors.New("the certificate's key does not sign SHA-256")
+	if key, ok := content.Certificate().PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
+		return nil, errors.New("the certificate's key is not ECDSA P-256")
 	}
 	envelope := b.GetDsseEnvelope()
-	digest := sha256.Sum256(dsse.PAE(attest.PayloadType, envelope.GetPayload()))
-	return hashedrekord.ToEntryHash(digest[:], &rekorpb.Signature{
-		Content: envelope.GetSignatures()[0].GetSig(),
-		Verifier: &rekorpb.Verifier{
-			KeyDetails: details.GetSignatureAlgorithm(),
-			Verifier: &rekorpb.Verifier_X509Certificate{
-				X509Certificate: &protocommon.X509Certificate{RawBytes: content.Certificate().Raw},
-			},
-		},
-	})
+	return attest.LogEntry{
+		Digest:    sha256.Sum256(dsse.PAE(attest.PayloadType, envelope.GetPayload())),
+		Signature: envelope.GetSignatures()[0].GetSig(), Certificate: content.Certificate().Raw,
+	}.Body(), nil
 }
 
 // parseCheckpoint reads tree size and root hash of a tlog checkpoint

@@ -119,16 +119,8 @@ func resolveAll(args []string) ([]artifact, error) {
 // is decided before anything is signed, so that no bundle is signed that has
 // no place.
 func (k *keeper) around(o *options, artifacts []artifact, ask func() (client.Attestation, error)) error {
-	if k.path == "" && k.force {
-		return usageError{hint(errors.New("--force is for --bundle FILE; without it nothing is ever replaced"), "name the file to replace with --bundle")}
-	}
-	if k.path != "" {
-		if _, err := os.Lstat(k.path); err == nil && !k.force {
-			return hint(fmt.Errorf("%s exists", k.path), "pass --force to replace it, or another --bundle")
-		}
-		if err := canKeep(k.path); err != nil {
-			return err
-		}
+	if err := k.ready(); err != nil {
+		return err
 	}
 	a, err := ask()
 	if err != nil {
@@ -147,6 +139,20 @@ func (k *keeper) around(o *options, artifacts []artifact, ask func() (client.Att
 		p.table("  type\t"+a.PredicateType, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
 			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)
 	})
+}
+
+// ready refuses a file that --bundle names and that could not be written.
+func (k *keeper) ready() error {
+	if k.path == "" && k.force {
+		return usageError{hint(errors.New("--force is for --bundle FILE; without it nothing is ever replaced"), "name the file to replace with --bundle")}
+	}
+	if k.path == "" {
+		return nil
+	}
+	if _, err := os.Lstat(k.path); err == nil && !k.force {
+		return hint(fmt.Errorf("%s exists", k.path), "pass --force to replace it, or another --bundle")
+	}
+	return canKeep(k.path)
 }
 
 // kept is an attestation as printed in JSON.

@@ -40,13 +40,10 @@ func TestCosign(t *testing.T) {
 }
 
 // cosign FLAGS... FILE: runs cosign verify-blob-attestation without a network,
-// in a home of its own. The three flags that it adds are what every bundle of
-// a service without a public log needs: trust in the service's own timestamp
-// authority in place of a log, and no certificate transparency.
+// in a home of its own, and with no flag but those given.
 func cosign(ts *testscript.TestScript, neg bool, binary string, args []string) {
 	ts.Setenv("HOME", ts.MkAbs("home"))
-	offline(ts, neg, append([]string{binary, "verify-blob-attestation",
-		"--use-signed-timestamps", "--insecure-ignore-tlog", "--insecure-ignore-sct"}, args...))
+	offline(ts, neg, append([]string{binary, "verify-blob-attestation"}, args...))
 }
 
 // cosignBinary is $COSIGN_BIN, or the one that make testbed builds.

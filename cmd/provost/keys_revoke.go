@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,14 +27,15 @@ func (i *interval) flags(c *cobra.Command) {
 	f.IntVar(&i.version, "version", 0, "the `NUMBER` of the key version")
 	f.StringVar(&i.from, "from", "", "the `TIME` (RFC 3339) since when it is compromised")
 	f.StringVar(&i.to, "to", "", "the `TIME` (RFC 3339) until when, inclusive; default when it was taken out of use, or the end of its certificate")
-	_ = c.MarkFlagRequired("version")
-	_ = c.MarkFlagRequired("from")
 }
 
 // parse reads the times; an empty one is the zero time.
 func (i *interval) parse() (from, to time.Time, err error) {
 	if i.version < 1 {
 		return from, to, usageError{hint(fmt.Errorf("--version %d: versions begin at 1", i.version), "provost keys list")}
+	}
+	if i.from == "" {
+		return from, to, usageError{hint(errors.New("--from TIME is required: since when it is compromised"), "--from 2026-01-31T12:00:00Z")}
 	}
 	for _, t := range []struct {
 		flag, text string

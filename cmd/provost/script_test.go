@@ -6,6 +6,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,6 +30,10 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
 )
 
 func TestMain(m *testing.M) {
@@ -74,6 +80,8 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"tamper":    tamper,
 			"graft":     graft,
 			"liar":      liar,
+			"signedby":  signedBy,
+			"byid":      byID,
 		},
 	}
 }
@@ -506,4 +514,31 @@ func setPart(ts *testscript.TestScript, b map[string]any, path string, value []b
 		ts.Fatalf("the bundle has no %s", path)
 	}
 	object[path[i+1:]] = base64.StdEncoding.EncodeToString(value)
+}
+
+// signedby ENVELOPE PEM: the DSSE envelope verifies with the public key, as
+// go-securesystemslib does it; it knows nothing of bundles.
+func signedBy(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: signedby ENVELOPE PEM")
+	}
+	var envelope dsse.Envelope
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &envelope))
+	public, err := cryptoutils.UnmarshalPEMToPublicKey([]byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ecdsaVerifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	ts.Check(err)
+	verifier, err := dsse.NewEnvelopeVerifier(&sigdsse.VerifierAdapter{SignatureVerifier: ecdsaVerifier, Pub: public})
+	ts.Check(err)
+	_, err = verifier.Verify(context.Background(), &envelope)
+	if (err != nil) != neg {
+		ts.Fatalf("signed by %s: %v", args[1], err)
+	}
+}
+
+// byid KEPT ARGS...: provost export --id, with the id in what provost attest
+// printed as JSON.
+func byID(ts *testscript.TestScript, neg bool, args []string) {
+	id, _ := at(ts, args[0], "id")
+	must(ts, neg, append([]string{"provost", "export", "--id", fmt.Sprint(id)}, args[1:]...))
 }

@@ -55,10 +55,6 @@ type Config struct {
 	// Keys says where the keys are.
 	Keys Keys `yaml:"keys"`
 
-	// TUF is the repository by which clients learn the trust root; without it
-	// none is served.
-	TUF *TUF `yaml:"tuf"`
-
 	// Log is the transparency log that every signature goes into, and the log of
 	// the certificates. Without it bundles carry no log entry and leaves no SCT,
 	// and other clients need flags to believe them.
@@ -67,6 +63,10 @@ type Config struct {
 	// Timestamps says whose timestamps a signature gets. Default: those of the
 	// service's own authority.
 	Timestamps *Timestamps `yaml:"timestamps"`
+
+	// TUF is the repository by which clients learn the trust root; without it
+	// none is served.
+	TUF *TUF `yaml:"tuf"`
 
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
@@ -123,37 +123,23 @@ type Keys struct {
 	File  *FileKeys  `yaml:"file"`
 }
 
-// TUF is a TUF repository, served under /tuf/. Its root and targets are signed
-// offline (provostd tuf), its snapshot and timestamp by the key tuf of the key
-// backend.
-type TUF struct {
-	// Directory holds it. Every process of the service that signs must see the
-	// same one.
-	Directory string `yaml:"directory"`
-
-	// Lead is how long a new authority must be published before it may be
-	// used, so that every client has heard of it. Default 48h.
-	Lead time.Duration `yaml:"lead"`
-
-	// SnapshotExpiry and TimestampExpiry are how long clients believe what the
-	// service signed last: no longer than that may it be down. Defaults 504h
-	// (21 days) and 168h, at least 1h each.
-	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
-	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
-}
-
-// Log is the embedded transparency log, or an external one. Exactly one of
-// Directory and Rekor is set.
+// Log is the embedded transparency log, and the one of certificates.
 type Log struct {
-	// Directory is where the embedded logs are kept. provostd init makes it.
+	// Directory is where the embedded logs are kept. provostd init makes it. All
+	// processes of the service share it.
 	Directory string `yaml:"directory"`
 
 	// URL is where clients read the embedded log. Its host is the log's name
 	// for ever, and every shard has its own. Default SERVICE/log.
 	URL string `yaml:"url"`
 
-	// Rekor is an external Rekor v2 log.
+	// Rekor is an external Rekor v2 log that takes the entries instead.
 	Rekor *Rekor `yaml:"rekor"`
+
+	// WitnessPolicyFile says which witnesses must cosign every checkpoint
+	// before it is used, in the form that Tessera reads (witness and group
+	// lines, then quorum). Without it there are none.
+	WitnessPolicyFile string `yaml:"witness_policy_file"`
 }
 
 // Rekor is an external Rekor v2 log.
@@ -180,6 +166,25 @@ type TimestampAuthority struct {
 	// ChainFile has its certificates, PEM: the one that stamps first, the root
 	// last.
 	ChainFile string `yaml:"chain_file"`
+}
+
+// TUF is a TUF repository, served under /tuf/. Its root and targets are signed
+// offline (provostd tuf), its snapshot and timestamp by the key tuf of the key
+// backend.
+type TUF struct {
+	// Directory holds it. Every process of the service that signs must see the
+	// same one.
+	Directory string `yaml:"directory"`
+
+	// Lead is how long a new authority must be published before it may be
+	// used, so that every client has heard of it. Default 48h.
+	Lead time.Duration `yaml:"lead"`
+
+	// SnapshotExpiry and TimestampExpiry are how long clients believe what the
+	// service signed last: no longer than that may it be down. Defaults 504h
+	// (21 days) and 168h, at least 1h each.
+	SnapshotExpiry  time.Duration `yaml:"snapshot_expiry"`
+	TimestampExpiry time.Duration `yaml:"timestamp_expiry"`
 }
 
 // VaultKeys is HashiCorp Vault's transit engine, or OpenBao's. Exactly one way
@@ -265,14 +270,14 @@ func (c *Config) defaults() {
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
+	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
+	if c.Log != nil {
+		setDefault(&c.Log.URL, c.Service+"/log")
+	}
 	if t := c.TUF; t != nil {
 		setDefault(&t.Lead, tuf.DefaultLead)
 		setDefault(&t.SnapshotExpiry, tuf.DefaultSnapshotExpiry)
 		setDefault(&t.TimestampExpiry, tuf.DefaultTimestampExpiry)
-	}
-	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
-	if c.Log != nil && c.Log.Directory != "" {
-		setDefault(&c.Log.URL, c.Service+"/log")
 	}
 	if v := c.Keys.Vault; v != nil {
 		setDefault(&v.Mount, "transit")
@@ -317,38 +322,26 @@ func (c *Config) validate() error {
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
 	}
-	if err := c.TUF.validate(); err != nil {
-		return err
-	}
 	if err := c.Log.validate(); err != nil {
 		return err
 	}
 	if err := c.Timestamps.validate(); err != nil {
 		return err
 	}
-	return c.Keys.validate()
-}
-
-func (t *TUF) validate() error {
-	switch {
-	case t == nil:
-		return nil
-	case t.Directory == "":
-		return errors.New("tuf.directory is required")
-	case t.Lead < 0:
-		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
-	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
-		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
+	if t := c.TUF; t != nil {
+		if err := t.validate(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.Keys.validate()
 }
 
 func (l *Log) validate() error {
 	switch {
 	case l == nil:
 		return nil
-	case (l.Directory == "") == (l.Rekor == nil):
-		return errors.New("log: exactly one of directory and rekor is required")
+	case l.Directory == "":
+		return errors.New("log.directory is required")
 	case l.Rekor != nil && (l.Rekor.URL == "" || l.Rekor.PublicKeyFile == "" || l.Rekor.From.IsZero()):
 		return errors.New("log.rekor: url, public_key_file and from are required")
 	}
@@ -370,6 +363,18 @@ func (t *Timestamps) validate() error {
 		if a.URL == "" || a.ChainFile == "" {
 			return errors.New("timestamps.authorities: url and chain_file are required")
 		}
+	}
+	return nil
+}
+
+func (t *TUF) validate() error {
+	switch {
+	case t.Directory == "":
+		return errors.New("tuf.directory is required")
+	case t.Lead < 0:
+		return fmt.Errorf("tuf.lead %s: want no less than 0", t.Lead)
+	case t.TimestampExpiry < time.Hour || t.SnapshotExpiry < t.TimestampExpiry:
+		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
 	}
 	return nil
 }
@@ -422,7 +427,7 @@ func (k *Keys) validate() error {
 func (c *Config) anchor(dir string) {
 	paths := []*string{&c.Database, &c.Keys.OfflineRoot, &c.Keys.RootCertificate}
 	if l := c.Log; l != nil {
-		paths = append(paths, &l.Directory)
+		paths = append(paths, &l.Directory, &l.WitnessPolicyFile)
 		if l.Rekor != nil {
 			paths = append(paths, &l.Rekor.PublicKeyFile)
 		}

@@ -55,11 +55,13 @@ VAULT_TOKEN, in the transit engine.`,
 	f.StringVar(&d.data, "data", defaultData, "`DIR` for everything that is kept")
 	f.StringVar(&d.listen, "listen", "127.0.0.1:8080", "loopback `ADDRESS` to listen on; port 0 takes a free one")
 	f.StringVar(&d.keys, "keys", "file", "where the keys are: file or vault")
+	f.BoolVar(&d.log, "log", true, "keep a transparency log; without it other clients need flags")
 	return c
 }
 
 type dev struct {
 	data, listen, keys string
+	log                bool
 }
 
 func (d dev) run(ctx context.Context) error {
@@ -158,7 +160,6 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
 		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
-		Log:     &Log{Directory: filepath.Join(data, "log")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
 			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
@@ -170,6 +171,9 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
 			"prod":    {Builders: []policy.Builder{hosted}, Sources: released, SBOM: policy.SBOMRequired},
 		},
+	}
+	if d.log {
+		c.Log = &Log{Directory: filepath.Join(data, "log")}
 	}
 	if d.keys == "vault" {
 		c.Keys.Vault = &VaultKeys{Address: os.Getenv("VAULT_ADDR"), TokenEnv: "VAULT_TOKEN"}

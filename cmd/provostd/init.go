@@ -15,9 +15,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/transparency-dev/tessera"
 
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/tuf"
 	"provost/store"
 )
 
@@ -129,8 +131,22 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 		SigningWindow: c.Keys.SigningWindow, MaxSignatures: c.Keys.MaxSignatures, Signatures: db.Signatures,
 		RetireAfter: c.Keys.RetireAfter, Now: time.Now,
 	}
-	if l := c.Log; l != nil && l.Directory != "" {
-		k.Log = &keys.LogConfig{Directory: l.Directory, URL: l.URL}
+	if t := c.TUF; t != nil {
+		k.Lead = t.Lead
+		k.Published = func(context.Context) ([]byte, error) {
+			published, ok, err := tuf.Published(t.Directory)
+			if err != nil || !ok { // closed with an error; nothing published yet binds nobody
+				return nil, err
+			}
+			return published, nil
+		}
+	}
+	if c.Log != nil {
+		log, err := logConfig(*c.Log)
+		if err != nil {
+			return k, err
+		}
+		k.Log = log
 	}
 	if t := c.Timestamps; t != nil {
 		k.Timestamps = keys.Timestamps{NotOwn: t.NotOwn, Threshold: t.Threshold}
@@ -143,6 +159,41 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 		}
 	}
 	return k, nil
+}
+
+// logConfig is what the log stands on.
+func logConfig(l Log) (*keys.LogConfig, error) {
+	k := &keys.LogConfig{Directory: l.Directory, URL: l.URL}
+	if l.WitnessPolicyFile != "" {
+		policy, err := os.ReadFile(l.WitnessPolicyFile)
+		if err != nil {
+			return nil, fmt.Errorf("log.witness_policy_file: %w", err)
+		}
+		group, err := tessera.NewWitnessGroupFromPolicy(policy)
+		if err != nil {
+			return nil, fmt.Errorf("log.witness_policy_file %s: %w", l.WitnessPolicyFile, err)
+		}
+		k.Witnesses = &group
+	}
+	r := l.Rekor
+	if r == nil {
+		return k, nil
+	}
+	raw, err := os.ReadFile(r.PublicKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("log.rekor: %w", err)
+	}
+	block, rest := pem.Decode(raw)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("log.rekor: public key %s: want one public key, PEM", r.PublicKeyFile)
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("log.rekor: public key %s: %w", r.PublicKeyFile, err)
+	}
+	k.OutsideFrom = r.From
+	k.Outside, err = keys.OpenRekor(keys.RekorConfig{URL: r.URL, PublicKey: public})
+	return k, err
 }
 
 // readChain reads certificates, PEM, leaf first.

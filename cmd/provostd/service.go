@@ -103,14 +103,14 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		return nil, err
 	}
 	s.mux.Handle("/", s.server.Handler())
+	for path, h := range s.authority.LogHandlers() {
+		s.mux.Handle(path, h)
+	}
 	if c.TUF != nil {
 		if s.tuf, err = openTUF(c, s.backend); err != nil {
 			return nil, err
 		}
 		s.mux.Handle(tuf.Prefix, s.tuf.Handler())
-	}
-	for path, h := range s.authority.LogHandlers() {
-		s.mux.Handle(path, h)
 	}
 	return s, s.reportOpenIntents(ctx)
 }

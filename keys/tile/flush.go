@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/transparency-dev/tessera/api/layout"
@@ -130,33 +131,25 @@ func (c *Config) sync(from, to uint64) error {
 	return syncAll(c.Dir, paths)
 }
 
-// tidy removes the partial tiles between two sizes, which a loss of power may
-// have torn. Those of the two sizes are whole; the others are cut out of them.
-func (c *Config) tidy(from, to uint64) error {
-	var first error
-	places(from, to, func(p place) {
-		keep := map[string]bool{}
-		for _, size := range []uint64{from, to} {
-			if q := partial(p.level, size); q.index == p.index {
-				keep[strconv.Itoa(int(q.partial))] = true
-			}
+// tidy removes partial tiles of one tile, but those of these sizes of the
+// tree. Readers get the others cut out of what is there.
+func (c *Config) tidy(p place, keep ...uint64) error {
+	p.partial = 0
+	dir := filepath.Join(c.Dir, filepath.FromSlash(c.Layout.path(p))) + ".p"
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, f := range files {
+		kept := slices.ContainsFunc(keep, func(size uint64) bool {
+			q := partial(p.level, size)
+			return q.index == p.index && strconv.Itoa(int(q.partial)) == f.Name()
+		})
+		if !kept {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
 		}
-		p.partial = 0
-		dir := filepath.Join(c.Dir, filepath.FromSlash(c.Layout.path(p))) + ".p"
-		files, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && first == nil {
-			first = err
-		}
-		for _, f := range files {
-			if keep[f.Name()] {
-				continue
-			}
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil && first == nil {
-				first = err
-			}
-		}
-	})
-	return first
+	}
+	return err
 }
 
 // collect removes the partial tiles of tiles that are full, and durable.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api/layout"
@@ -141,7 +142,7 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 	// Written even when nothing changed, so that a directory which cannot be
 	// written is found now.
 	if err := write(config.Dir, checkpointName, l.released.note); err != nil {
-		return nil, fmt.Errorf("the directory cannot be written: make it writable for this user, or mount its disk read-write: %w", err)
+		return nil, unwritable(err)
 	}
 	if err := l.writeUnwritten(); err != nil {
 		return nil, err
@@ -149,12 +150,19 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 	if err := l.release(); err != nil {
 		return nil, err
 	}
-	if base := l.marks[0].size; base < l.edge.size {
-		if err := l.config.tidy(base, l.edge.size); err != nil {
-			return nil, err
-		}
+	// A loss of power may have torn partial tiles between what the journal
+	// starts from and what was just written.
+	places(l.marks[0].size, l.edge.size, func(p place) {
+		err = errors.Join(err, config.tidy(p, l.marks[0].size, l.edge.size))
+	})
+	if err != nil {
+		return nil, err
 	}
 	return l, nil
+}
+
+func unwritable(err error) error {
+	return fmt.Errorf("the directory cannot be written: make it and its files writable for this user, or mount its disk read-write: %w", err)
 }
 
 // enter takes the lock and catches up with what other processes did. leave
@@ -200,8 +208,8 @@ func (l *Log) load(ctx context.Context) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		j, err = l.remakeJournal(ctx)
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("the journal cannot be written: make the directory and its files writable for this user: %w", err)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return unwritable(err)
 	}
 	if err != nil {
 		return err

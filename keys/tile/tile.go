@@ -143,6 +143,7 @@ type Log struct {
 	marks     []mark         // ends of batches in the journal, ascending; the first is what it starts from
 	edge      *edge          // with everything in the journal
 	unwritten map[place]file // newest of each tile (partial 0) since the last release
+	full      []place        // tiles that became full since then, and are written
 	released  checkpoint
 
 	flushing atomic.Bool
@@ -314,6 +315,12 @@ func (l *Log) release() error {
 	l.released = cp
 	l.public.Store(&cp)
 	l.config.at("released")
+	// The partial tiles of a full one take much room: they go now, but for
+	// those that the journal starts from. What fails here, a flush does later.
+	for _, p := range l.full {
+		_ = l.config.tidy(p, l.marks[0].size)
+	}
+	l.full = nil
 	return nil
 }
 
@@ -323,6 +330,9 @@ func (l *Log) writeUnwritten() error {
 			return fmt.Errorf("%w: write tile: %w", attest.ErrUnavailable, err)
 		}
 		delete(l.unwritten, tile)
+		if f.partial == 0 {
+			l.full = append(l.full, tile)
+		}
 		l.config.at("tile")
 	}
 	return nil
