@@ -49,12 +49,18 @@ func fromService(t *testing.T) *issued {
 			i.samples[k][v], last = s, time.Now()
 		}
 	}
-	publish := newTrusted(t)
-	i.trust = publish(d.trustedRoot(t))
+	file := filepath.Join(t.TempDir(), "trusted_root.json")
+	tell := func() {
+		ok(t, os.WriteFile(file, d.trustedRoot(t), 0o644))
+		i.trust = trusted{file: file, mirror: d.url + "/tuf", root: filepath.Join(d.data, "tuf", "1.root.json")}
+	}
+	tell()
 	i.revoke = func() {
 		at := i.samples[0][1].signedAt.Format(time.RFC3339)
 		d.provost(t, "keys", "revoke", "provenance", "--version", strconv.Itoa(i.samples[0][1].version), "--from", at, "--to", at)
-		publish(d.trustedRoot(t))
+		d.stop() // a development service publishes its trust root when it starts
+		d.start(t)
+		tell()
 	}
 	return i
 }
@@ -69,10 +75,17 @@ type devDaemon struct {
 
 func startService(t *testing.T) *devDaemon {
 	t.Helper()
-	data := t.TempDir()
-	d := startDev(t, data, nil)
 	artifact, _ := newArtifact()
-	return &devDaemon{d, data, d.client(devToken(t, data)), d.client(adminToken(t, data)), artifact}
+	d := &devDaemon{data: t.TempDir(), artifact: artifact}
+	d.start(t)
+	return d
+}
+
+// start starts it, also again.
+func (d *devDaemon) start(t *testing.T) {
+	t.Helper()
+	d.daemon = startDev(t, d.data, nil)
+	d.build, d.admin = d.client(devToken(t, d.data)), d.client(adminToken(t, d.data))
 }
 
 // attest has everything signed about the artifact: in the order of kinds.

@@ -70,7 +70,7 @@ func command() *cobra.Command {
 	}
 	config := &cobra.Command{Use: "config", Short: "Work with a configuration"}
 	config.AddCommand(configCheckCommand())
-	root.AddCommand(devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
+	root.AddCommand(authorityCommand(), devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
 	misuse(root)
 	return root
 }
