@@ -6,7 +6,6 @@ package gather
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -340,18 +339,15 @@ func TestCrowd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	left := func() int {
+	idle := func() bool { // the last runner may linger
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.running + len(g.waiting)
+		return g.running == 0 && len(g.waiting) == 0 && runtime.NumGoroutine() <= before
 	}
-	for i := 0; (left() > 0 || runtime.NumGoroutine() > before) && i < 1000; i++ {
+	for i := 0; !idle(); i++ {
+		if i == 5000 {
+			t.Fatalf("runs, calls or goroutines are left: %d goroutines more", runtime.NumGoroutine()-before)
+		}
 		time.Sleep(time.Millisecond)
-	}
-	if now := runtime.NumGoroutine(); now > before {
-		t.Error(fmt.Sprint("goroutines are left: ", now-before))
-	}
-	if n := left(); n != 0 {
-		t.Errorf("%d runs and calls are left", n)
 	}
 }
