@@ -27,7 +27,7 @@ import (
 // Limits bound a [Gatherer]. Every field must be positive, but Linger.
 type Limits struct {
 	Most    int           // calls in one run
-	Runs    int           // runs at once; the second and later begin only with Most calls
+	Runs    int           // runs at once; the second and later begin only with Most calls, or when one has waited long
 	Waiting int           // calls that wait for a run
 	Linger  time.Duration // the longest a run waits for company, if the one before it had any
 }
@@ -52,9 +52,14 @@ type Gatherer[In, Out any] struct {
 	arrived chan struct{} // tells a run that lingers of a call
 }
 
+// patience is how long calls wait for a run before, where others may run beside
+// it, they are not held up by it any longer: it may have stalled.
+const patience = 25 * time.Millisecond
+
 type call[In, Out any] struct {
-	in   In
-	done chan struct{} // closed when result is there
+	in    In
+	since time.Time
+	done  chan struct{} // closed when result is there
 	Result[Out]
 	left chan struct{} // closed when the caller has left
 }
@@ -74,7 +79,7 @@ func (g *Gatherer[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	if err := ctx.Err(); err != nil {
 		return none, fmt.Errorf("%w: %s: %w", attest.ErrUnavailable, g.what, err)
 	}
-	c := &call[In, Out]{in: in, done: make(chan struct{}), left: make(chan struct{})}
+	c := &call[In, Out]{in: in, since: time.Now(), done: make(chan struct{}), left: make(chan struct{})}
 	if !g.enqueue(c) {
 		return none, &attest.BusyError{What: g.what}
 	}
@@ -95,7 +100,7 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 		return false
 	}
 	g.waiting = append(g.waiting, c)
-	if g.running == 0 || g.running < g.lim.Runs && len(g.waiting) >= g.lim.Most {
+	if g.running == 0 || g.running < g.lim.Runs && (len(g.waiting) >= g.lim.Most || time.Since(g.waiting[0].since) > patience) {
 		g.running++
 		go g.run()
 	}

@@ -125,6 +125,12 @@ func checkConfig(ctx context.Context, c Config) error {
 		}
 		check("vault least privilege", err)
 	}
+	if c.TUF != nil {
+		warning, err := checkTUF(ctx, c, b)
+		if check("TUF repository", err) && warning != "" {
+			fmt.Printf("??  %s\n", warning)
+		}
+	}
 	if haveStore {
 		err := checkSigning(ctx, c, b, db)
 		check("certificates and signing", err)

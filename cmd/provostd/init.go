@@ -75,11 +75,6 @@ func initialise(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if c.TUF != nil {
-		if err := b.Create(ctx, tufKey); err != nil {
-			return fmt.Errorf("create key %s: %w", tufKey, err)
-		}
-	}
 	pinned, err := pinnedRoot(c)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

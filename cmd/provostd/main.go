@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -70,9 +71,34 @@ func command() *cobra.Command {
 	}
 	config := &cobra.Command{Use: "config", Short: "Work with a configuration"}
 	config.AddCommand(configCheckCommand())
-	root.AddCommand(devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
+	root.AddCommand(authorityCommand(), devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
+	profile(root)
 	misuse(root)
 	return root
+}
+
+// profile adds --cpu-profile to every command: a profile of the whole run, which
+// `go tool pprof` reads (docs/PERFORMANCE.md).
+func profile(root *cobra.Command) {
+	path := root.PersistentFlags().String("cpu-profile", "", "write a CPU profile of the whole run to `FILE`")
+	_ = root.PersistentFlags().MarkHidden("cpu-profile")
+	var file *os.File
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if *path == "" {
+			return nil
+		}
+		if file, err = os.Create(*path); err != nil {
+			return err
+		}
+		return pprof.StartCPUProfile(file)
+	}
+	root.PersistentPostRunE = func(*cobra.Command, []string) error {
+		if file == nil {
+			return nil
+		}
+		pprof.StopCPUProfile()
+		return file.Close()
+	}
 }
 
 // misuse makes every complaint about the command's words a usage error.
