@@ -498,6 +498,28 @@ func (s *state) timestamping(now time.Time) (certified, error) {
 		attest.ErrUnavailable, last.version, last.cert.NotBefore.Format(time.RFC3339), last.cert.NotAfter.Format(time.RFC3339))
 }
 
+// Expiries are the ends of what is in use, by name: "signer NAME" for the leaf,
+// "issuing NAME" for the newest CA of a signer, and "timestamp" for the newest
+// timestamp authority. Leaves are renewed by the service; the others need the
+// offline root (see [RequestAuthority]).
+func (a *Authority) Expiries() map[string]time.Time {
+	now := a.now.Load()
+	ends := map[string]time.Time{}
+	last := func(name, key string) {
+		if certs := now.certs[key]; len(certs) > 0 {
+			ends[name] = certs[len(certs)-1].cert.NotAfter
+		}
+	}
+	for _, p := range attest.Powers {
+		if current := a.signers[p].current.Load(); current.cert != nil {
+			ends["signer "+string(p)] = current.cert.NotAfter
+		}
+		last("issuing "+string(p), keyIssuing(p))
+	}
+	last("timestamp", keyTimestamp)
+	return ends
+}
+
 // outward is an error of the backend as the callers of an Authority may see
 // it: what is not found or invalid there is no fault of who asked here.
 func outward(err error) error {
