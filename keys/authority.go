@@ -411,10 +411,10 @@ type probe struct {
 	err  error
 }
 
-// Ready reports whether every signer, the timestamp authority and the issuing
-// CA, without which signers cannot rotate and so will end, can sign now: it has
-// each of them sign a constant and checks the signature. Callers within a
-// second share one answer.
+// Ready reports whether every signer, the timestamp authority, the logs and the
+// issuing CA, without which signers cannot rotate and so will end, can sign now:
+// it has each of them sign a constant and checks the signature. The logs'
+// directories must take a file. Callers within a second share one answer.
 func (a *Authority) Ready(ctx context.Context) error {
 	select {
 	case a.probe.turn <- struct{}{}:
@@ -463,7 +463,13 @@ func (a *Authority) ready(ctx context.Context) error {
 	if _, err := a.pinned(ctx, keyLog, a.log.key).Sign(nil, digest[:], nil); err != nil {
 		return fmt.Errorf("log: %w", outward(err))
 	}
-	return nil
+	if _, err := a.pinned(ctx, keyCTLog, a.ct.key).Sign(nil, digest[:], nil); err != nil {
+		return fmt.Errorf("log of certificates: %w", outward(err))
+	}
+	if err := a.log.tree.Ready(); err != nil {
+		return err
+	}
+	return a.ct.tree.Ready()
 }
 
 // issuing returns the CA that issues the leaves of a signer now: the oldest
