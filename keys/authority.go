@@ -189,9 +189,11 @@ type state struct {
 	published []byte // the trusted root that verifiers were given; nil when it is not distributed
 }
 
-// known reports whether verifiers have been told of an authority.
+// known reports whether verifiers have been told of an authority: of a log they
+// are told the key, of all others the certificate.
 func (s *state) known(c certified) bool {
-	return s.published == nil || bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, c.cert.Raw))
+	told := func(der []byte) bool { return bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, der)) }
+	return s.published == nil || told(c.cert.Raw) || told(c.cert.RawSubjectPublicKeyInfo)
 }
 
 // A certified is a key version with its certificate.
