@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/digitorus/timestamp"
@@ -142,6 +143,8 @@ type Issuer struct {
 	Log         Log // nil: bundles carry no log entry
 	Ledger      Ledger
 	Now         func() time.Time
+
+	leaf atomic.Pointer[x509.Certificate] // the last one parsed; there are few
 }
 
 // Issue signs one attestation. It is the only caller of [Signer.Sign].
@@ -190,7 +193,7 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
 	}
-	leaf, err := checkSignature(message, sig)
+	leaf, err := i.checkSignature(message, sig)
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
 	}
@@ -267,10 +270,14 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 // checkSignature verifies our own signature with the key of the leaf it is
 // released under.
-func checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
-	leaf, err := x509.ParseCertificate(sig.Certificate)
-	if err != nil {
-		return nil, fmt.Errorf("%w: leaf of version %d: %w", ErrSelfCheck, sig.Version, err)
+func (i *Issuer) checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
+	leaf := i.leaf.Load()
+	if leaf == nil || !bytes.Equal(leaf.Raw, sig.Certificate) {
+		var err error
+		if leaf, err = x509.ParseCertificate(sig.Certificate); err != nil {
+			return nil, fmt.Errorf("%w: leaf of version %d: %w", ErrSelfCheck, sig.Version, err)
+		}
+		i.leaf.Store(leaf)
 	}
 	pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	hash := sha256.Sum256(message)

@@ -6,12 +6,19 @@ package cmd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sigstore/sigstore-go/pkg/root"
+	tiles "github.com/transparency-dev/tessera/client"
 
 	"provost/api/client"
 	"provost/attest"
@@ -33,8 +40,9 @@ const (
 )
 
 // signUntil has callers sign different artifacts until stop is closed or a
-// call fails, calls act after acks were received, and returns all of them.
-func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, act func()) []received {
+// call fails, calls act after that many were acknowledged, and returns all of
+// them.
+func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, acks int, act func()) []received {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), crashWithin)
 	defer cancel()
@@ -60,7 +68,7 @@ func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, act 
 				}
 				mu.Lock()
 				got = append(got, received{artifact, a})
-				enough := len(got) >= acksToKill
+				enough := len(got) >= acks
 				mu.Unlock()
 				if enough {
 					once.Do(func() { act(); cancel() })
@@ -69,7 +77,7 @@ func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, act 
 		})
 	}
 	wg.Wait()
-	if len(got) < acksToKill {
+	if len(got) < acks {
 		t.Fatalf("only %d signatures were acknowledged\n%s", len(got), d.log)
 	}
 	return got
@@ -99,9 +107,12 @@ func checkReceived(t *testing.T, d *daemon, data string, got []received) {
 	}
 }
 
-// kill -9 during 200 concurrent signs: what was acknowledged is there and
-// verifies, and every intent without a bundle is listed as such.
+// kill -9 during 200 concurrent signs, several times, each at another moment:
+// what was acknowledged is there, verifies and stands in the log; every intent
+// without a bundle is listed as such; and every entry of the log that nobody
+// was given is recorded and told.
 func TestKillDuringSigning(t *testing.T) {
+	const host = "provost.localhost"
 	for _, where := range []string{"file", "vault"} {
 		t.Run(where, func(t *testing.T) {
 			if testing.Short() {
@@ -114,23 +125,22 @@ func TestKillDuringSigning(t *testing.T) {
 			}
 			data := t.TempDir()
 			d := startDev(t, data, env, "--keys", where)
-			stop := make(chan struct{})
-			got := signUntil(t, d, devToken(t, data), stop, d.kill)
-
-			db, err := store.OpenSQLite(t.Context(), filepath.Join(data, "provost.db"))
-			if err != nil {
-				t.Fatal(err)
+			var got []received
+			orphans := 0
+			for _, acks := range []int{1, 60, 130, 199, acksToKill} {
+				moment := rand.N(15 * time.Millisecond)
+				got = append(got, signUntil(t, d, devToken(t, data), nil, acks, func() { time.Sleep(moment); d.kill() })...)
+				open := openIntents(t, data)
+				d = startDev(t, data, env, "--keys", where)
+				checkIntents(t, d, data, got, open)
+				told := checkLog(t, d, data, host)
+				t.Logf("killed %s after the %dth answer: %d bundles acknowledged, %d intents open, %d entries logged for nobody",
+					moment, acks, len(got), len(open), told)
+				orphans += told
 			}
-			open, err := db.OpenIntents(t.Context(), 10*callers)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = db.Close()
-
-			d = startDev(t, data, env, "--keys", where)
 			checkReceived(t, d, data, got)
-			checkIntents(t, d, data, got, open)
-			t.Logf("%d bundles acknowledged before the kill, %d intents left open", len(got), len(open))
+			checkLogged(t, d, data, host, got)
+			t.Logf("%d orphans in all", orphans)
 
 			// It goes on where it was: the same keys, new signatures.
 			artifact, req := newArtifact()
@@ -141,6 +151,111 @@ func TestKillDuringSigning(t *testing.T) {
 			checkReceived(t, d, data, []received{{artifact, a}})
 			d.stop()
 		})
+	}
+}
+
+// openIntents reads them from the database of a service that does not run.
+func openIntents(t *testing.T, data string) []attest.Intent {
+	t.Helper()
+	db, err := store.OpenSQLite(t.Context(), filepath.Join(data, "provost.db"))
+	ok(t, err)
+	defer db.Close()
+	open, err := db.OpenIntents(t.Context(), 100*callers)
+	ok(t, err)
+	return open
+}
+
+// checkLog compares the log of a service that has just started, and signs
+// nothing, with its database: every index is an attestation's or a recorded
+// orphan, and each orphan that is new was told. It returns how many were.
+func checkLog(t *testing.T, d *daemon, data, host string) int {
+	t.Helper()
+	size, id := logOf(t, d, data, host)
+	db, err := store.OpenSQLite(t.Context(), filepath.Join(data, "provost.db"))
+	ok(t, err)
+	defer db.Close()
+	known, err := db.LogIndexes(t.Context(), id, 0, size)
+	ok(t, err)
+	if int64(len(known)) != size { // they are distinct and in range: as many means all
+		t.Errorf("the log has %d entries, the database knows %d of them", size, len(known))
+	}
+	if head, err := db.LogHead(t.Context(), id); err == nil && head.LogIndex >= size {
+		t.Errorf("attestation %s is at %d of a log of %d", head.ID, head.LogIndex, size)
+	}
+	if strings.Contains(d.log.String(), "behind our back") {
+		t.Errorf("an entry that no intent explains:\n%s", d.log)
+	}
+	told := strings.Count(d.log.String(), "log entry of an open intent")
+	recorded, err := db.LogOrphans(t.Context(), 10_000)
+	ok(t, err)
+	if told > len(recorded) {
+		t.Errorf("%d orphans were told, %d are recorded", told, len(recorded))
+	}
+	for _, o := range recorded {
+		if o.Intent == "" {
+			t.Errorf("orphan %d has no intent", o.Index)
+		}
+		if told > 0 && o.Index >= size {
+			t.Errorf("orphan %d of a log of %d", o.Index, size)
+		}
+	}
+	return told
+}
+
+// logOf is the size that the log's checkpoint says, and the log's ID.
+func logOf(t *testing.T, d *daemon, data, host string) (size int64, id string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(data, "log", host, "checkpoint"))
+	ok(t, err)
+	lines := strings.SplitN(string(raw), "\n", 3)
+	if len(lines) != 3 || lines[0] != host {
+		t.Fatalf("checkpoint %q", raw)
+	}
+	size, err = strconv.ParseInt(lines[1], 10, 64)
+	ok(t, err)
+	text, err := d.client("").TrustedRoot(t.Context())
+	ok(t, err)
+	trusted, err := root.NewTrustedRootFromJSON(text)
+	ok(t, err)
+	for found := range trusted.RekorLogs() {
+		id = found // there is one shard
+	}
+	return size, id
+}
+
+// checkLogged reads the log as anybody can, with another's client: the entry at
+// each index is the one that the bundle shows.
+func checkLogged(t *testing.T, d *daemon, data, host string, got []received) {
+	t.Helper()
+	size, _ := logOf(t, d, data, host)
+	files := tiles.FileFetcher{Root: filepath.Join(data, "log", host)}
+	bundles := map[uint64][][]byte{}
+	for _, r := range got {
+		var b struct {
+			VerificationMaterial struct {
+				TlogEntries []struct {
+					LogIndex          int64  `json:"logIndex,string"`
+					CanonicalizedBody []byte `json:"canonicalizedBody"`
+				} `json:"tlogEntries"`
+			} `json:"verificationMaterial"`
+		}
+		ok(t, json.Unmarshal(r.Bundle, &b))
+		if n := len(b.VerificationMaterial.TlogEntries); n != 1 {
+			t.Fatalf("%s: %d log entries", r.ID, n)
+		}
+		entry := b.VerificationMaterial.TlogEntries[0]
+		if entry.LogIndex >= size {
+			t.Fatalf("%s: index %d of a log of %d", r.ID, entry.LogIndex, size)
+		}
+		tile, at := uint64(entry.LogIndex)/256, entry.LogIndex%256
+		if bundles[tile] == nil {
+			read, err := tiles.GetEntryBundle(t.Context(), files.ReadEntryBundle, tile, uint64(size))
+			ok(t, err)
+			bundles[tile] = read.Entries
+		}
+		if !bytes.Equal(bundles[tile][at], entry.CanonicalizedBody) {
+			t.Fatalf("%s: the log has another entry at %d", r.ID, entry.LogIndex)
+		}
 	}
 }
 
@@ -179,7 +294,7 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	data := t.TempDir()
 	d := startDev(t, data, nil)
 	stop := make(chan struct{})
-	got := signUntil(t, d, devToken(t, data), stop, func() { close(stop); d.stop() })
+	got := signUntil(t, d, devToken(t, data), stop, acksToKill, func() { close(stop); d.stop() })
 	d = startDev(t, data, nil)
 	checkReceived(t, d, data, got)
 	listed, err := d.client(adminToken(t, data)).Intents(t.Context())

@@ -135,7 +135,7 @@ func (d *devDaemon) provost(t *testing.T, args ...string) {
 // TestInteropVault has the clients judge what a service signs whose keys are
 // in a real Vault: they cannot tell it from another.
 func TestInteropVault(t *testing.T) {
-	d := startWithVault(t, time.Hour, "log: {directory: log}\n")
+	d := startWithVault(t, time.Hour)
 	c := d.client(d.token)
 	artifact, _ := newArtifact()
 	var samples []sample

@@ -19,6 +19,7 @@ import (
 
 	"filippo.io/age"
 
+	"provost/attest"
 	"provost/keys/keystest"
 )
 
@@ -28,14 +29,29 @@ const vaultService = "https://provost.example.com"
 // AppRole under the shipped policies.
 type vaultDaemon struct {
 	*daemon
-	vault *keystest.VaultServer
-	slow  *slowProxy
-	token string
-	data  string
+	vault  *keystest.VaultServer
+	slow   *slowProxy
+	token  string
+	data   string
+	config string // the file, for another process of the same service
 }
 
-// more is put at the end of the configuration.
+// An asked is what a test's service has that others have not.
+type asked struct {
+	tokenTTL time.Duration // of its Vault tokens
+	timeout  time.Duration // of a request
+	keys     string        // more lines of the configuration's block keys
+	more     string        // more lines at its end
+}
+
+// startWithVault starts a service that keeps a log. more is put at the end of
+// the configuration.
 func startWithVault(t *testing.T, tokenTTL time.Duration, more ...string) *vaultDaemon {
+	t.Helper()
+	return startAsked(t, asked{tokenTTL: tokenTTL, timeout: 3 * time.Second, more: strings.Join(more, "")})
+}
+
+func startAsked(t *testing.T, ask asked) *vaultDaemon {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real servers")
@@ -54,7 +70,7 @@ func startWithVault(t *testing.T, tokenTTL time.Duration, more ...string) *vault
 		config := fmt.Sprintf(`service: %s
 listen: 127.0.0.1:0
 database: provost.db
-request_timeout: 3s
+request_timeout: %s
 keys:
   offline_root: .
   root_certificate: root.pem
@@ -62,6 +78,7 @@ keys:
   vault:
     address: http://%s
     approle: {role_id: %q, secret_id_file: %q}
+%slog: {directory: log}
 issuers:
   - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc}
 access:
@@ -70,7 +87,8 @@ environments:
   prod:
     builders: [{id: "https://provost.example.com/builders/ci", level: 2}]
     sources: [{repository: "https://github.com/acme/app", refs: [refs/heads/main]}]
-`, vaultService, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, people.URL, vaultService, people.URL) + strings.Join(more, "")
+%s`, vaultService, ask.timeout, identity.Recipient(), proxy.address, role.RoleID, role.SecretIDFile, ask.keys,
+			people.URL, vaultService, people.URL, ask.more)
 		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -84,8 +102,19 @@ environments:
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", ceremony).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
-	d := startDaemon(t, nil, "serve", "--config", write("serve", tokenTTL, keystest.ServePolicies()...))
-	return &vaultDaemon{daemon: d, vault: v, slow: proxy, token: people.token(t, vaultService), data: data}
+	d := &vaultDaemon{vault: v, slow: proxy, token: people.token(t, vaultService), data: data,
+		config: write("serve", ask.tokenTTL, keystest.ServePolicies()...)}
+	d.daemon = startDaemon(t, nil, "serve", "--config", d.config)
+	return d
+}
+
+// another starts a second process of the same service: the same Vault,
+// database and log directory.
+func (d *vaultDaemon) another(t *testing.T) *vaultDaemon {
+	t.Helper()
+	replica := *d
+	replica.daemon = startDaemon(t, nil, "serve", "--config", d.config)
+	return &replica
 }
 
 const sbomDocument = `{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}`
@@ -164,25 +193,37 @@ func (d *vaultDaemon) mustRefuse(t *testing.T, what string, temporary bool) {
 func TestVaultFaults(t *testing.T) {
 	d := startWithVault(t, time.Hour)
 	d.mustRecover(t)
-	for _, fault := range []struct {
+	take := func(policy string) (begin, mend func()) {
+		return func() { d.vault.WritePolicy(policy, `path "none" { capabilities = ["read"] }`) },
+			func() { d.vault.WritePolicy(policy, keystest.ShippedPolicy(t, policy)) }
+	}
+	type fault struct {
 		name        string
 		begin, mend func()
 		temporary   bool
-	}{
+	}
+	faults := []fault{
 		{name: "sealed", begin: d.vault.Seal, mend: d.vault.Unseal, temporary: true},
 		{name: "unreachable", begin: d.vault.Stop, mend: d.vault.Restart, temporary: true},
 		{name: "slow", begin: func() { d.slow.delay.Store(int64(5 * time.Second)) }, mend: func() { d.slow.delay.Store(0) }, temporary: true},
-		{name: "permission to sign taken away",
-			begin: func() { d.vault.WritePolicy(keystest.PolicySignEvidence, `path "none" { capabilities = ["read"] }`) },
+		// One call in half a minute, and that one is spent by the first who asks.
+		{name: "over quota", temporary: true,
+			begin: func() {
+				d.vault.Write("sys/quotas/config", map[string]any{"enable_rate_limit_response_headers": true})
+				d.vault.Write("sys/quotas/rate-limit/sign", map[string]any{"path": "transit/sign/provost-evidence", "rate": 1, "interval": "30s"})
+				_, _, _ = d.sign(t)
+			},
 			mend: func() {
-				d.vault.WritePolicy(keystest.PolicySignEvidence, keystest.ShippedPolicy(t, keystest.PolicySignEvidence))
+				if _, err := d.vault.Root().Logical().Delete("sys/quotas/rate-limit/sign"); err != nil {
+					t.Fatal(err)
+				}
 			}},
-		{name: "permission to timestamp taken away",
-			begin: func() { d.vault.WritePolicy(keystest.PolicyTimestamp, `path "none" { capabilities = ["read"] }`) },
-			mend: func() {
-				d.vault.WritePolicy(keystest.PolicyTimestamp, keystest.ShippedPolicy(t, keystest.PolicyTimestamp))
-			}},
-	} {
+	}
+	for _, policy := range []string{keystest.PolicySignEvidence, keystest.PolicyTimestamp, keystest.PolicyLog} {
+		begin, mend := take(policy)
+		faults = append(faults, fault{name: "without " + policy, begin: begin, mend: mend})
+	}
+	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
 			fault.begin()
 			d.mustRefuse(t, fault.name, fault.temporary)
@@ -190,10 +231,57 @@ func TestVaultFaults(t *testing.T) {
 			d.mustRecover(t)
 		})
 	}
+
+	// What a signature does not need stops no signature, and is told.
+	for policy, fails := range map[string]struct{ rotation, ready bool }{
+		keystest.PolicyCA:             {rotation: true, ready: true},
+		keystest.PolicyRotate:         {rotation: true},
+		keystest.PolicySignProvenance: {ready: true},
+		keystest.PolicySignVerdict:    {ready: true},
+		keystest.PolicyTUF:            {},
+	} {
+		t.Run("without "+policy, func(t *testing.T) {
+			begin, mend := take(policy)
+			begin()
+			if status, _, body := d.sign(t); status != http.StatusCreated {
+				t.Errorf("%d: want 201\n%s", status, body)
+			}
+			if fails.ready {
+				if err := keystest.Poll(30*time.Second, func() bool { return d.ready(t) == http.StatusServiceUnavailable }); err != nil {
+					t.Errorf("/readyz does not tell: %v", err)
+				}
+			}
+			if fails.rotation {
+				if _, err := d.client(d.token).Rotate(t.Context(), attest.PowerEvidence); err == nil {
+					t.Error("rotated nevertheless")
+				}
+				if status, _, body := d.sign(t); status != http.StatusCreated {
+					t.Errorf("after a rotation that failed: %d: want 201\n%s", status, body)
+				}
+			}
+			mend()
+			d.mustRecover(t)
+			if _, err := d.client(d.token).Rotate(t.Context(), attest.PowerEvidence); err != nil {
+				t.Errorf("rotate with the policy back: %v", err)
+			}
+			d.mustRecover(t)
+		})
+	}
 	if strings.Contains(d.log.String(), "hvs.") {
 		t.Error("a Vault token stands in the log")
 	}
+	d.mustExplainLog(t)
 	d.stop()
+}
+
+// mustExplainLog: what was refused was released to nobody, neither by an answer
+// nor by what is stored: every entry of the log that no attestation has is an
+// open intent's, and a restart tells each of them.
+func (d *vaultDaemon) mustExplainLog(t *testing.T) {
+	t.Helper()
+	again := d.another(t)
+	checkLog(t, again.daemon, d.data, "provost.example.com")
+	again.stop()
 }
 
 // A token that runs out in mid-run is replaced by logging in again, without an

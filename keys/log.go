@@ -133,8 +133,7 @@ func createLogs(ctx context.Context, config Config) error {
 	if err := tile.Create(ctx, a.logTree(key)); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
-	cts := archived.certs[keyCTLog]
-	if err := tile.Create(ctx, a.ctTree(cts[len(cts)-1])); err != nil {
+	if err := tile.Create(ctx, a.ctTree(archived.certs[keyCTLog][0])); err != nil {
 		return fmt.Errorf("create log of certificates: %w", err)
 	}
 	return nil
@@ -146,13 +145,16 @@ func (a *Authority) openLogs(ctx context.Context, now *state) error {
 	if err != nil {
 		return err
 	}
+	if begins := key.cert.NotBefore; a.config.Now().Before(begins) || !now.known(key) { // closed: verifiers do not know it yet
+		return fmt.Errorf("%w: the log at %s may be written to from %s on, and once it is published: write to the one before it until then",
+			attest.ErrUnavailable, a.config.Log.host(), begins.Format(time.RFC3339))
+	}
 	tree, err := tile.Open(ctx, a.logTree(key))
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
 	a.log = &shard{key, tree}
-	cts := now.certs[keyCTLog]
-	ct := cts[len(cts)-1]
+	ct := now.certs[keyCTLog][0]
 	if tree, err = tile.Open(ctx, a.ctTree(ct)); err != nil {
 		return fmt.Errorf("open log of certificates: %w", err)
 	}

@@ -29,9 +29,10 @@ const (
 	// applicationID marks our files in the SQLite header, so that another
 	// program's database is refused rather than migrated. It reads "PRVS".
 	applicationID = 0x50525653
-	// busyTimeout bounds the wait for another process, such as a backup or
-	// the service that this one replaces. Callers with less time wait less.
-	busyTimeout = 5 * time.Second
+	// busyTimeout bounds the wait for another process, such as a backup, the
+	// service that this one replaces, or another replica that is paused while
+	// it writes. Callers with less time wait less.
+	busyTimeout = 30 * time.Second
 	// busyPoll is how often the writer looks whether the file is free. SQLite
 	// itself would soon look every 100 ms only, and so hardly ever get in
 	// beside a process that writes without a pause.

@@ -25,8 +25,7 @@ func authorityCommand() *cobra.Command {
 		Short: "Certify later authorities with the offline root",
 		Long: `Certify later authorities with the offline root: the next epoch of a signer's
 issuing CA (issuing-provenance, issuing-evidence, issuing-verdict), the next
-timestamp authority (timestamp), the next shard of the log (log) or of the log
-of certificates (ctlog).
+timestamp authority (timestamp), or the next shard of the log (log).
 
 	provostd authority request --config FILE NAME --out request.json
 	provostd authority certify --root-certificate root.pem --root-key root-….age --identity age.key --out certificate.json request.json

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,8 @@ type service struct {
 	server    *api.Server
 	mux       *http.ServeMux
 	parsed    atomic.Pointer[parsedTrust]
+	ends      func(what string, at time.Time)
+	warned    time.Time // when what ends soon was last told
 }
 
 // openService opens what the configuration names, in the order in which things
@@ -52,6 +55,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	opened := &service{config: c, log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), mux: http.NewServeMux()}
 	s = opened
+	opened.ends = api.ExpiryObserver(registry)
 	defer func() {
 		if err != nil { // s is what is returned then: nil
 			opened.close()
@@ -235,10 +239,46 @@ func (s *service) maintain(ctx context.Context) {
 				s.log.Error("refresh the TUF repository", "error", err.Error())
 			}
 		}
+		s.watchExpiries(time.Now())
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// How long before something ends that only people can renew they are told, and
+// how often.
+const (
+	endsSoon  = 30 * 24 * time.Hour
+	warnEvery = 6 * time.Hour
+)
+
+// watchExpiries sets the metric of everything that ends, and warns of what
+// needs an offline key to be renewed.
+func (s *service) watchExpiries(now time.Time) {
+	ends := s.authority.Expiries()
+	offline := func(what string) bool { return !strings.HasPrefix(what, "signer ") }
+	if s.tuf != nil {
+		status, err := s.tuf.Status()
+		if err != nil && !errors.Is(err, attest.ErrNotFound) {
+			s.log.Error("read the TUF repository", "error", err.Error())
+		}
+		for _, r := range status.Roles {
+			ends["tuf "+r.Role] = r.Expires
+		}
+	}
+	tell := now.Sub(s.warned) >= warnEvery
+	for what, at := range ends {
+		s.ends(what, at)
+		soon := endsSoon
+		if what == "tuf snapshot" || what == "tuf timestamp" { // renewed by the service, at half their life
+			soon = s.config.TUF.TimestampExpiry / 4
+		}
+		if tell && offline(what) && at.Before(now.Add(soon)) {
+			s.log.Warn("ends soon and must be renewed", "what", what, "at", at, "in", at.Sub(now).Round(time.Hour).String())
+			s.warned = now
 		}
 	}
 }

@@ -23,8 +23,10 @@ import (
 const tempName = ".new"
 
 // lock takes the directory's lock, which the processes that append share. It
-// waits no longer than ctx, and ends with the process.
-func lock(ctx context.Context, dir *os.File) error {
+// waits no longer than ctx and that long, and ends with the process.
+func lock(ctx context.Context, dir *os.File, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	for {
 		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {

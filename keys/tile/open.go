@@ -42,11 +42,11 @@ func Create(ctx context.Context, config Config) error {
 		return fmt.Errorf("create log: %w", err)
 	}
 	defer dir.Close()
-	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
-	defer cancel()
-	if err := lock(ctx, dir); err != nil {
+	if err := lock(ctx, dir, config.LockTimeout); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
+	defer cancel()
 	there, err := exists(config.Dir)
 	if err == nil && !there {
 		err = create(ctx, &config)
@@ -124,12 +124,12 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 			err = errors.Join(err, l.journal.close(), dir.Close())
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
-	defer cancel()
-	if err := lock(ctx, dir); err != nil {
+	if err := lock(ctx, dir, config.LockTimeout); err != nil {
 		return nil, err
 	}
 	defer unlock(dir)
+	ctx, cancel := context.WithTimeout(ctx, config.Timeout)
+	defer cancel()
 	if err := l.load(ctx); err != nil {
 		return nil, err
 	}
@@ -168,11 +168,11 @@ func unwritable(err error) error {
 // enter takes the lock and catches up with what other processes did. leave
 // gives it back.
 func (l *Log) enter() (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.config.Timeout)
-	defer cancel()
-	if err := lock(ctx, l.dir); err != nil {
+	if err := lock(context.Background(), l.dir, l.config.LockTimeout); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), l.config.Timeout)
+	defer cancel()
 	if err := l.catchUp(ctx); err != nil {
 		unlock(l.dir)
 		return nil, fmt.Errorf("log %s: %w", l.config.Dir, err)

@@ -71,9 +71,14 @@ type Config struct {
 	Witnesses *tessera.WitnessGroup
 	// WitnessClient reaches them; nil for a client of the package's own.
 	WitnessClient *http.Client
-	// Timeout bounds waiting for the lock, for Sign and for the witnesses,
-	// each; 0 for 10 s.
+	// Timeout bounds waiting for Sign and for the witnesses, each; 0 for 30 s.
+	// Callers have limits of their own and do not wait as long. It goes on while
+	// the process is paused: a batch should outlive that.
 	Timeout time.Duration
+	// LockTimeout bounds waiting for the lock; 0 for twice the Timeout. Who
+	// holds it may be waiting for Sign and the witnesses, or be paused; when it
+	// is killed the lock is free.
+	LockTimeout time.Duration
 	// Waiting is how many callers may wait for a batch; 0 for 4096.
 	Waiting int
 
@@ -87,7 +92,7 @@ const (
 	linger         = time.Millisecond
 	defaultFlush   = 16 << 20
 	maxJournal     = 16 // times flushAt: then nothing is appended until it can be flushed
-	defaultTimeout = 10 * time.Second
+	defaultTimeout = 30 * time.Second
 	defaultWaiting = 4096
 )
 
@@ -100,6 +105,9 @@ func (c *Config) complete() error {
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
+	}
+	if c.LockTimeout <= 0 {
+		c.LockTimeout = 2 * c.Timeout
 	}
 	if c.Waiting <= 0 {
 		c.Waiting = defaultWaiting
