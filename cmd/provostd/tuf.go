@@ -193,7 +193,7 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return hint(fmt.Errorf("open database: %w", err), "provostd init makes it")
 	}
 	defer db.Close()
-	b, err := openBackend(ctx, c.Keys, nil)
+	b, err := openBackend(ctx, c.Keys, nil, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}
@@ -418,7 +418,7 @@ the new one at any time.`,
 			}
 			copies = append(copies, staged)
 		}
-		b, err := openBackend(c.Context(), config.Keys, nil)
+		b, err := openBackend(c.Context(), config.Keys, nil, nil)
 		if err != nil {
 			return fmt.Errorf("open keys: %w", err)
 		}
