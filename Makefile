@@ -8,7 +8,7 @@ KEYS ?= file
 TESTBED = $(CURDIR)/bin/testbed
 VERSION ?= dev
 
-.PHONY: build demo test test-short lint fuzz race bench vuln testbed clean
+.PHONY: build demo drill test test-short lint fuzz race bench vuln testbed clean
 
 build:
 	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/provost ./cmd/provostd
@@ -18,11 +18,18 @@ demo: build
 	@go build -o bin/testbed/ ./deploy/testbed/vaultup
 	@sh deploy/demo.sh $(KEYS)
 
+# A key leaks; what it signed since is taken back; cosign refuses exactly that.
+drill: build
+	@$(MAKE) --no-print-directory -C deploy/testbed cosign $(if $(filter vault,$(KEYS)),vault) OUT=$(TESTBED)
+	@go build -o bin/testbed/ ./deploy/testbed/vaultup
+	@sh deploy/drill.sh $(KEYS)
+
 test: lint testbed
 	go test -count=1 -timeout 20m ./...
 	$(MAKE) fuzz
 	$(MAKE) demo
 	$(MAKE) demo KEYS=vault
+	$(MAKE) drill
 
 test-short: lint
 	go test -short ./...

@@ -93,6 +93,7 @@ type Authenticator struct {
 	issuers map[string]*issuer
 	rules   []Rule
 	now     func() time.Time
+	memory  tokenMemory
 }
 
 // An issuer is a configured [Issuer] with its keys.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -43,11 +42,10 @@ type keySet struct {
 
 	mu      sync.Mutex
 	keys    []jose.JSONWebKey
-	checked map[[sha256.Size]byte][]byte // payloads of tokens that these very keys signed, by the token's hash
-	fetched time.Time                    // when keys were got
-	tried   time.Time                    // when fetching last began
-	err     error                        // what came of that
-	flight  chan struct{}                // closed when the fetch under way ends; nil for none
+	fetched time.Time     // when keys were got
+	tried   time.Time     // when fetching last began
+	err     error         // what came of that
+	flight  chan struct{} // closed when the fetch under way ends; nil for none
 }
 
 // find returns the keys that a token may be signed with, those of its key id.
@@ -93,7 +91,7 @@ func (s *keySet) match(h header) (found tokenKeys) {
 			found.keys = append(found.keys, k)
 		}
 	}
-	found.set, found.fetched = s, s.fetched
+	found.fetched = s.fetched
 	return found
 }
 
@@ -115,7 +113,7 @@ func (s *keySet) refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
-		s.keys, s.fetched, s.checked = keys, s.now(), nil
+		s.keys, s.fetched = keys, s.now()
 	}
 	close(s.flight)
 	s.flight = nil
@@ -193,52 +191,11 @@ func parseKeys(raw []byte) ([]jose.JSONWebKey, error) {
 // [oidc.KeySet] that fetches nothing.
 type tokenKeys struct {
 	keys    []jose.JSONWebKey
-	set     *keySet
-	fetched time.Time // of the set, when these were taken from it
-}
-
-// maxChecked is how many tokens' signatures are remembered of one key set. A job
-// sends one token with many requests.
-const maxChecked = 1024
-
-// recall returns the payload of a token whose signature was verified with the
-// keys as they are now. Whether it is in time, and what it may do, is asked
-// anew with each request.
-func (k tokenKeys) recall(sum [sha256.Size]byte) ([]byte, bool) {
-	k.set.mu.Lock()
-	defer k.set.mu.Unlock()
-	payload, ok := k.set.checked[sum]
-	return payload, ok && k.set.fetched.Equal(k.fetched)
-}
-
-// remember is the other half of recall. Keys that were fetched anew in between
-// may lack the one that verified, so nothing is remembered then.
-func (k tokenKeys) remember(sum [sha256.Size]byte, payload []byte) {
-	k.set.mu.Lock()
-	defer k.set.mu.Unlock()
-	if !k.set.fetched.Equal(k.fetched) {
-		return
-	}
-	if len(k.set.checked) >= maxChecked || k.set.checked == nil {
-		k.set.checked = make(map[[sha256.Size]byte][]byte)
-	}
-	k.set.checked[sum] = payload
+	fetched time.Time // when they were got from the issuer
 }
 
 // VerifySignature returns the payload of a token that one of the keys signed.
 func (k tokenKeys) VerifySignature(_ context.Context, token string) ([]byte, error) {
-	sum := sha256.Sum256([]byte(token))
-	if payload, ok := k.recall(sum); ok {
-		return payload, nil
-	}
-	payload, err := k.verify(token)
-	if err == nil {
-		k.remember(sum, payload)
-	}
-	return payload, err
-}
-
-func (k tokenKeys) verify(token string) ([]byte, error) {
 	var algs []jose.SignatureAlgorithm
 	for _, alg := range algorithms {
 		algs = append(algs, jose.SignatureAlgorithm(alg))

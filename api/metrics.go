@@ -95,6 +95,18 @@ func VaultObserver(reg prometheus.Registerer) func(op string, took time.Duration
 	}
 }
 
+// ExpiryObserver registers the metric of when things end that must be renewed
+// before, and returns what sets it. what is one of a few fixed names. It panics
+// when called twice for one registry.
+func ExpiryObserver(reg prometheus.Registerer) func(what string, at time.Time) {
+	ends := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "provost_expiry_timestamp_seconds",
+		Help: "When a certificate or a TUF role ends, in seconds since 1970. Alert before.",
+	}, []string{"what"})
+	reg.MustRegister(ends)
+	return func(what string, at time.Time) { ends.WithLabelValues(what).Set(float64(at.Unix())) }
+}
+
 // result is the kind of an error as a label. What alarms and what may pass
 // come before what a caller did wrong.
 func result(err error) string {

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/digitorus/timestamp"
@@ -134,14 +135,18 @@ type Request struct {
 	IdempotencyKey string // at most MaxIdempotencyKey bytes; "" for none
 }
 
-// An Issuer turns requests into released bundles. All fields but Log are
-// required.
+// An Issuer turns requests into released bundles. All fields but Log and
+// UnderWay are required.
 type Issuer struct {
 	Signers     map[Power]Signer
 	Timestamper Timestamper
 	Log         Log // nil: bundles carry no log entry
 	Ledger      Ledger
 	Now         func() time.Time
+	// UnderWay counts the requests that are being signed; nil if nobody asks.
+	UnderWay *atomic.Int64
+
+	leaf atomic.Pointer[x509.Certificate] // the last one parsed; there are few
 }
 
 // Issue signs one attestation. It is the only caller of [Signer.Sign].
@@ -151,6 +156,10 @@ type Issuer struct {
 // without an attestation stays behind, and says that something may have been
 // signed which nobody was given.
 func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attestation, error) {
+	if i.UnderWay != nil {
+		i.UnderWay.Add(1)
+		defer i.UnderWay.Add(-1)
+	}
 	// 1, 2: decide and encode, without touching anything.
 	c, err := req.Predicate.claim(caller)
 	if err != nil {
@@ -190,7 +199,7 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
 	}
-	leaf, err := checkSignature(message, sig)
+	leaf, err := i.checkSignature(message, sig)
 	if err != nil {
 		return Attestation{}, fmt.Errorf("sign intent %s: %w", id, err)
 	}
@@ -267,10 +276,14 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 
 // checkSignature verifies our own signature with the key of the leaf it is
 // released under.
-func checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
-	leaf, err := x509.ParseCertificate(sig.Certificate)
-	if err != nil {
-		return nil, fmt.Errorf("%w: leaf of version %d: %w", ErrSelfCheck, sig.Version, err)
+func (i *Issuer) checkSignature(message []byte, sig Signature) (*x509.Certificate, error) {
+	leaf := i.leaf.Load()
+	if leaf == nil || !bytes.Equal(leaf.Raw, sig.Certificate) {
+		var err error
+		if leaf, err = x509.ParseCertificate(sig.Certificate); err != nil {
+			return nil, fmt.Errorf("%w: leaf of version %d: %w", ErrSelfCheck, sig.Version, err)
+		}
+		i.leaf.Store(leaf)
 	}
 	pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	hash := sha256.Sum256(message)

@@ -189,9 +189,11 @@ type state struct {
 	published []byte // the trusted root that verifiers were given; nil when it is not distributed
 }
 
-// known reports whether verifiers have been told of an authority.
+// known reports whether verifiers have been told of an authority: of a log they
+// are told the key, of all others the certificate.
 func (s *state) known(c certified) bool {
-	return s.published == nil || bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, c.cert.Raw))
+	told := func(der []byte) bool { return bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, der)) }
+	return s.published == nil || told(c.cert.Raw) || told(c.cert.RawSubjectPublicKeyInfo)
 }
 
 // A certified is a key version with its certificate.
@@ -502,6 +504,28 @@ func (s *state) timestamping(now time.Time) (certified, error) {
 	last := tsas[len(tsas)-1]
 	return certified{}, fmt.Errorf("%w: no timestamp authority is valid now and published (the newest is version %d, %s to %s)",
 		attest.ErrUnavailable, last.version, last.cert.NotBefore.Format(time.RFC3339), last.cert.NotAfter.Format(time.RFC3339))
+}
+
+// Expiries are the ends of what is in use, by name: "signer NAME" for the leaf,
+// "issuing NAME" for the newest CA of a signer, and "timestamp" for the newest
+// timestamp authority. Leaves are renewed by the service; the others need the
+// offline root (see [RequestAuthority]).
+func (a *Authority) Expiries() map[string]time.Time {
+	now := a.now.Load()
+	ends := map[string]time.Time{}
+	last := func(name, key string) {
+		if certs := now.certs[key]; len(certs) > 0 {
+			ends[name] = certs[len(certs)-1].cert.NotAfter
+		}
+	}
+	for _, p := range attest.Powers {
+		if current := a.signers[p].current.Load(); current.cert != nil {
+			ends["signer "+string(p)] = current.cert.NotAfter
+		}
+		last("issuing "+string(p), keyIssuing(p))
+	}
+	last("timestamp", keyTimestamp)
+	return ends
 }
 
 // outward is an error of the backend as the callers of an Authority may see

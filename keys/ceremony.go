@@ -26,7 +26,7 @@ import (
 
 // An AuthorityRequest asks the offline root to certify a key version.
 type AuthorityRequest struct {
-	Name      string    `json:"name"` // of the key: timestamp, log, ctlog or issuing-SIGNER
+	Name      string    `json:"name"` // of the key: timestamp, log or issuing-SIGNER
 	Version   int       `json:"version"`
 	PublicKey []byte    `json:"publicKey"`      // SPKI, DER
 	Host      string    `json:"host,omitempty"` // of a log
@@ -36,6 +36,12 @@ type AuthorityRequest struct {
 // ceremonyTime is how long it may take to have a request certified and
 // imported: the offline root may lie in a safe.
 const ceremonyTime = 24 * time.Hour
+
+// renewable are the authorities that can be certified later. The log of
+// certificates has one key for as long as the root lasts.
+func renewable() []string {
+	return slices.DeleteFunc(authorityKeys(), func(name string) bool { return name == keyCTLog })
+}
 
 var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
@@ -48,11 +54,10 @@ func RequestAuthority(ctx context.Context, config Config, name, host string) (Au
 	if err := config.complete(); err != nil {
 		return none, err
 	}
-	if !slices.Contains(authorityKeys(), name) {
-		return none, fmt.Errorf("%w: authority %.80q: want one of %q", attest.ErrInvalid, name, authorityKeys())
+	if !slices.Contains(renewable(), name) {
+		return none, fmt.Errorf("%w: authority %.80q: want one of %q", attest.ErrInvalid, name, renewable())
 	}
-	isLog := name == keyLog || name == keyCTLog
-	if isLog != hostName.MatchString(host) {
+	if isLog := name == keyLog; isLog != hostName.MatchString(host) {
 		return none, fmt.Errorf("%w: host %.80q: a log needs one, lower-case, and nothing else has one", attest.ErrInvalid, host)
 	}
 	archived, err := readArchive(ctx, config)
@@ -142,8 +147,8 @@ func ImportAuthority(ctx context.Context, config Config, c attest.Certificate) e
 	if err := config.complete(); err != nil {
 		return err
 	}
-	if !slices.Contains(authorityKeys(), c.Name) {
-		return fmt.Errorf("%w: authority %.80q: want one of %q", attest.ErrInvalid, c.Name, authorityKeys())
+	if !slices.Contains(renewable(), c.Name) {
+		return fmt.Errorf("%w: authority %.80q: want one of %q", attest.ErrInvalid, c.Name, renewable())
 	}
 	archived, err := readArchive(ctx, config)
 	if err != nil {

@@ -204,6 +204,17 @@ type pinned struct {
 
 func (p pinned) Public() crypto.PublicKey { return p.public }
 
+// unverified is the same for whoever verifies the signature in another way.
+func (p pinned) unverified() crypto.Signer { return unverified(p) }
+
+type unverified pinned
+
+func (u unverified) Public() crypto.PublicKey { return u.public }
+
+func (u unverified) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
+	return u.backend.Sign(u.ctx, u.key, u.version, digest)
+}
+
 // Sign returns only what verifies with the pinned version's public key.
 func (p pinned) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
 	signature, err := p.backend.Sign(p.ctx, p.key, p.version, digest)

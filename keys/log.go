@@ -39,6 +39,8 @@ type LogConfig struct {
 	// without a slash at its end. Clients take its host for the log's name, so
 	// every shard has a host of its own.
 	URL string
+	// Company is how many callers are about: see [tile.Config.Company].
+	Company func() int
 	// Outside takes the entries in place of our own log; nil for our own. The
 	// log of leaf certificates is ours in any case.
 	Outside *Rekor
@@ -114,7 +116,7 @@ func (a *Authority) treeConfig(dir, origin, key string, c certified) tile.Config
 // logTree is the tree of the shard that is written to.
 func (a *Authority) logTree(key certified) tile.Config {
 	c := a.treeConfig(filepath.Join(a.config.Log.Directory, a.config.Log.host()), a.config.Log.host(), keyLog, key)
-	c.Witnesses = a.config.Log.Witnesses
+	c.Witnesses, c.Company = a.config.Log.Witnesses, a.config.Log.Company
 	return c
 }
 
@@ -133,8 +135,7 @@ func createLogs(ctx context.Context, config Config) error {
 	if err := tile.Create(ctx, a.logTree(key)); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
-	cts := archived.certs[keyCTLog]
-	if err := tile.Create(ctx, a.ctTree(cts[len(cts)-1])); err != nil {
+	if err := tile.Create(ctx, a.ctTree(archived.certs[keyCTLog][0])); err != nil {
 		return fmt.Errorf("create log of certificates: %w", err)
 	}
 	return nil
@@ -146,13 +147,16 @@ func (a *Authority) openLogs(ctx context.Context, now *state) error {
 	if err != nil {
 		return err
 	}
+	if begins := key.cert.NotBefore; a.config.Now().Before(begins) || !now.known(key) { // closed: verifiers do not know it yet
+		return fmt.Errorf("%w: the log at %s may be written to from %s on, and once it is published: write to the one before it until then",
+			attest.ErrUnavailable, a.config.Log.host(), begins.Format(time.RFC3339))
+	}
 	tree, err := tile.Open(ctx, a.logTree(key))
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
 	a.log = &shard{key, tree}
-	cts := now.certs[keyCTLog]
-	ct := cts[len(cts)-1]
+	ct := now.certs[keyCTLog][0]
 	if tree, err = tile.Open(ctx, a.ctTree(ct)); err != nil {
 		return fmt.Errorf("open log of certificates: %w", err)
 	}

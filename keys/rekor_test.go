@@ -128,7 +128,9 @@ func TestRekorFaults(t *testing.T) {
 		{"an internal error", answer(500, ""), attest.ErrUnavailable},
 		{"refused", answer(400, `{"message":"invalid hashedrekord request"}`), nil},
 		{"frozen", answer(405, "This log has been frozen"), nil},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) }, nil},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, nil},
 		{"no JSON", answer(201, "<html>"), attest.ErrUnavailable},
 		{"endless", answer(201, strings.Repeat(" ", 2<<20)), attest.ErrUnavailable},
 		{"empty", answer(201, "{}"), attest.ErrSelfCheck},

@@ -35,7 +35,8 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, 
 	c := a.config.Timestamps
 	var ask []func() ([]byte, error)
 	if !c.NotOwn {
-		ask = append(ask, func() ([]byte, error) { return a.Stamp(ctx, StampRequest{Imprint: imprint}) })
+		// The issuer verifies what it gets, by the certificate that is in it.
+		ask = append(ask, func() ([]byte, error) { return a.stamp(ctx, StampRequest{Imprint: imprint}, pinned.unverified) })
 	}
 	for _, o := range c.Outside {
 		ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, imprint) })
@@ -79,6 +80,10 @@ type StampRequest struct {
 // Whoever can have anything stamped can make a stolen signing key's signature
 // look timely: give this to no one who need not have it.
 func (a *Authority) Stamp(ctx context.Context, r StampRequest) ([]byte, error) {
+	return a.stamp(ctx, r, func(p pinned) crypto.Signer { return p })
+}
+
+func (a *Authority) stamp(ctx context.Context, r StampRequest, signer func(pinned) crypto.Signer) ([]byte, error) {
 	now := a.config.Now().UTC()
 	tsa, err := a.now.Load().timestamping(now)
 	if err != nil {
@@ -92,7 +97,7 @@ func (a *Authority) Stamp(ctx context.Context, r StampRequest) ([]byte, error) {
 		Nonce:             r.Nonce,
 		Policy:            oidPolicy,
 		AddTSACertificate: !r.Bare,
-	}).CreateResponseWithOpts(tsa.cert, a.pinned(ctx, keyTimestamp, tsa), crypto.SHA256)
+	}).CreateResponseWithOpts(tsa.cert, signer(a.pinned(ctx, keyTimestamp, tsa)), crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("timestamp: %w", outward(err))
 	}

@@ -5,6 +5,7 @@ package keys
 
 import (
 	"cmp"
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -18,6 +19,27 @@ import (
 
 	"provost/attest"
 )
+
+// TrustedRoot is the trusted root that [Authority.TrustedRoot] has under this
+// configuration, for whoever only publishes it: it opens no log, so it can
+// stand beside a running service.
+func TrustedRoot(ctx context.Context, config Config) ([]byte, error) {
+	if err := config.complete(); err != nil {
+		return nil, err
+	}
+	if config.Root.IsZero() {
+		return nil, fmt.Errorf("%w: keys: no root pinned: run provostd init, which prints it", attest.ErrInvalid)
+	}
+	a := &Authority{config: config, signers: make(map[attest.Power]*signer)}
+	for _, p := range attest.Powers {
+		a.signers[p] = newSigner(a, p)
+	}
+	now, err := a.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return now.trusted, nil
+}
 
 // trustedRoot writes trusted_root.json (media type v0.1): each issuing CA, with
 // a window for every stretch of time that was not taken back; each timestamp

@@ -83,8 +83,8 @@ func (v *Vault) rules() []rule {
 		{path: "sys/mounts/" + v.config.Mount + "/tune"}, {path: "sys/remount"}, // keys of others in our place
 		{path: "sys/policies/acl/provost-token"}, {path: "sys/policy/provost-token"}, {path: "auth/token/create"}, // more power
 	}
-	for _, key := range vaultKeys() {
-		name := v.config.KeyPrefix + key.name
+	for _, key := range allKeys() {
+		name := v.config.KeyPrefix + key
 		for _, path := range []string{
 			"export/signing-key/" + name, "export/encryption-key/" + name, "export/hmac-key/" + name,
 			"byok-export/any/" + name, "backup/" + name, "restore/" + name, // the private key leaves, or is replaced
@@ -94,30 +94,16 @@ func (v *Vault) rules() []rule {
 			rules = append(rules, rule{path: mount + path})
 		}
 		rotate, config := rule{path: mount + "keys/" + name + "/rotate"}, rule{path: mount + "keys/" + name + "/config"}
-		if key.signer {
+		if slices.Contains(attest.Powers, attest.Power(key)) { // rotated and retired by the service itself
 			rotate.needs = "update"
 			config.needs = "update"
 			config.probes = configProbes()
 		}
 		rules = append(rules, rotate, config,
 			rule{path: mount + "keys/" + name, needs: "read"},
-			rule{path: mount + "sign/" + name, needs: "update", probes: signProbes(!strings.HasPrefix(key.name, caKeys))})
+			rule{path: mount + "sign/" + name, needs: "update", probes: signProbes(!strings.HasPrefix(key, caKeys))})
 	}
 	return rules
-}
-
-// A vaultKey is a key that the policies in deploy/vault are about.
-type vaultKey struct {
-	name   string
-	signer bool // rotated and retired by the service itself
-}
-
-func vaultKeys() []vaultKey {
-	keys := []vaultKey{{name: "timestamp"}, {name: "log"}, {name: "ctlog"}, {name: "tuf"}}
-	for _, p := range attest.Powers {
-		keys = append(keys, vaultKey{string(p), true}, vaultKey{name: caKeys + "-" + string(p)})
-	}
-	return keys
 }
 
 // configProbes would change a key, if they were allowed and made sense. They

@@ -54,6 +54,7 @@ type company struct {
 	v       *keys.Vault
 	public  *ecdsa.PublicKey
 	version int
+	made    [][]byte // signatures of the last batch
 }
 
 func newCompany(t testing.TB, m *middle, v *keys.Vault, version int) *company {
@@ -62,10 +63,10 @@ func newCompany(t testing.TB, m *middle, v *keys.Vault, version int) *company {
 	check(t, err)
 	for _, k := range all {
 		if k.Number == version {
-			return &company{t, m, v, k.Public, version}
+			return &company{t: t, m: m, v: v, public: k.Public, version: version}
 		}
 	}
-	return &company{t, m, v, nil, version} // Vault does not name it
+	return &company{t: t, m: m, v: v, version: version} // Vault does not name it
 }
 
 // sign has n different digests signed in one batch and returns each caller's
@@ -97,6 +98,7 @@ func (c *company) sign(n int, ctx func(i int) context.Context, do func(http.Resp
 	})
 	<-holds
 	errs := make([]error, n)
+	c.made = make([][]byte, n)
 	var started atomic.Int64
 	for i := range n {
 		wg.Go(func() {
@@ -106,7 +108,7 @@ func (c *company) sign(n int, ctx func(i int) context.Context, do func(http.Resp
 			if (err == nil) != (len(signature) > 0) || err == nil && !ecdsa.VerifyASN1(c.public, digest[:], signature) {
 				c.t.Errorf("caller %d has somebody else's signature, or one and an error: %v", i, err)
 			}
-			errs[i] = err
+			c.made[i], errs[i] = signature, err
 		})
 	}
 	check(c.t, keystest.Poll(patience, func() bool { return started.Load() == int64(n) }))
@@ -278,7 +280,7 @@ func TestVaultBatchTampered(t *testing.T) {
 		{"no data", plain(`{"data":null}`), passes, everybody},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			errs := c.sign(n, func(int) context.Context { return shortly3(t) }, test.do)
+			errs := c.sign(n, func(int) context.Context { return attemptTwice(t) }, test.do)
 			// Who waits where is not known here: the order of the callers is
 			// that of the batch, but not that of their numbers.
 			failed := 0
@@ -300,8 +302,8 @@ func TestVaultBatchTampered(t *testing.T) {
 	}
 }
 
-// shortly3 outlasts a second attempt.
-func shortly3(t testing.TB) context.Context {
+// attemptTwice outlasts a second attempt.
+func attemptTwice(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	t.Cleanup(cancel)
 	return ctx
@@ -332,6 +334,7 @@ func TestVaultBatchFaults(t *testing.T) {
 		}, &attempts
 	}
 	soon := func(int) context.Context { return shortly(t) }
+	later := func(int) context.Context { return attemptTwice(t) }
 
 	t.Run("connection reset before, after, and in the middle of the answer", func(t *testing.T) {
 		var attempts atomic.Int64
@@ -383,7 +386,7 @@ func TestVaultBatchFaults(t *testing.T) {
 				server.Write("sys/quotas/rate-limit/sign", map[string]any{"path": "transit/", "rate": 1, "interval": "10s"})
 				_, _ = server.Root().Logical().Write("transit/random/1", nil) // uses it up
 			})
-			wantAll(t, c.sign(n, soon, do), func(t testing.TB, err error) {
+			wantAll(t, c.sign(n, later, do), func(t testing.TB, err error) {
 				wantUnavailable(t, err)
 				var unavailable *keys.UnavailableError
 				if !errors.As(err, &unavailable) || (unavailable.Wait > 0) != says {
@@ -524,10 +527,10 @@ func TestVaultBatchFaults(t *testing.T) {
 			}
 		}
 		do, _ := once(func() { check(t, server.Root().Sys().Unmount("transit")) })
-		wantAll(t, c.sign(n, soon, do), refused)
-		wantAll(t, c.sign(n, soon, nil), refused)
+		wantAll(t, c.sign(n, later, do), refused)
+		wantAll(t, c.sign(n, later, nil), refused)
 		server.Write("sys/mounts/transit", map[string]any{"type": "transit"})
-		wantAll(t, c.sign(n, soon, nil), func(t testing.TB, err error) { // enabled again, it has no keys
+		wantAll(t, c.sign(n, later, nil), func(t testing.TB, err error) { // enabled again, it has no keys
 			if !errors.Is(err, attest.ErrNotFound) {
 				t.Errorf("got %v", err)
 			}

@@ -75,8 +75,11 @@ func TestVaultAuditLog(t *testing.T) {
 	alone := attest.NewID()
 	signature, err := v.Sign(intentContext(t, alone), "provenance", 1, make([]byte, 32))
 	check(t, err)
-	secret := server.Write("sys/audit-hash/file", map[string]any{"input": "vault:v1:" + base64.StdEncoding.EncodeToString(signature)})
-	hash := secret.Data["hash"]
+	hashOf := func(signature []byte) any {
+		input := "vault:v1:" + base64.StdEncoding.EncodeToString(signature)
+		return server.Write("sys/audit-hash/file", map[string]any{"input": input}).Data["hash"]
+	}
+	hash := hashOf(signature)
 
 	var ids []string
 	var contexts []context.Context
@@ -84,8 +87,12 @@ func TestVaultAuditLog(t *testing.T) {
 		ids = append(ids, attest.NewID())
 		contexts = append(contexts, intentContext(t, ids[len(ids)-1]))
 	}
-	errs := newCompany(t, m, v, 1).sign(5, func(i int) context.Context { return contexts[i] }, nil)
-	check(t, errors.Join(errs...))
+	c := newCompany(t, m, v, 1)
+	check(t, errors.Join(c.sign(5, func(i int) context.Context { return contexts[i] }, nil)...))
+	hashes := make(map[any]string) // of a signature → the ID it was made for
+	for i, signature := range c.made {
+		hashes[hashOf(signature)] = ids[i]
+	}
 
 	server.WritePolicy(keystest.PolicySignVerdict, `path "x" { capabilities = ["read"] }`)
 	denied := attest.NewID()
@@ -104,6 +111,12 @@ func TestVaultAuditLog(t *testing.T) {
 			found[kind] = append(found[kind], id)
 			if line.Type == "response" && id == alone && (line.Response.Data["signature"] != hash || line.Response.Data["key_version"] != 1.0) {
 				t.Errorf("%v is not the hash %v of our signature, or not of version 1", line.Response.Data, hash)
+			}
+			results, _ := line.Response.Data["batch_results"].([]any)
+			for i, item := range results { // each at the place of its ID
+				if got, _ := item.(map[string]any); hashes[got["signature"]] != strings.Split(id, ",")[i] {
+					t.Errorf("item %d of %s is %v", i, id, got)
+				}
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/keystest"
 )
 
 // TestVaultTampered lets somebody change Vault's answers. Nothing comes back,
@@ -24,7 +25,7 @@ import (
 func TestVaultTampered(t *testing.T) {
 	server := vaultWithKeys(t)
 	m := newMiddle(t, server)
-	config := server.Config(everything...)
+	config := server.Config(append([]string{keystest.PolicyInit}, everything...)...)
 	config.Address = m.address
 	var mu sync.Mutex
 	var said []string
@@ -104,8 +105,8 @@ func TestVaultTampered(t *testing.T) {
 
 	// A signature of another message: Vault's client cannot tell, the
 	// authority does before anything leaves.
-	store, c := &archive{}, keys.Config{Identity: identity, Organization: "Example", SigningWindow: time.Hour}
-	c.Archive, c.Backend = store, v
+	c, store, _ := newConfig(t)
+	c.Backend, c.Now = v, time.Now
 	check(t, keys.Init(t.Context(), c, dropRoot))
 	a, err := keys.Open(t.Context(), pin(t, c))
 	check(t, err)

@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		err = childAppend(path, 200)
 	case "read-only":
 		err = childReadOnly(path)
+	case "disk-full-together":
+		err = childDiskFullTogether(path)
 	case "disk-full":
 		err = childDiskFull(path)
 	default:

@@ -42,8 +42,9 @@ const (
 	maxReaders = 4
 	// writerCache and readerCache are what a connection keeps of the database
 	// in memory, in bytes. The writer's holds the inner pages of all indexes
-	// at many millions of rows, and the leaves of the recent ones.
-	writerCache = 64 << 20
+	// at millions of rows. More costs more than it saves: SQLite walks over
+	// the whole cache in a commit that has split a page out of order.
+	writerCache = 16 << 20
 	readerCache = 8 << 20
 	// walPages is how far the WAL grows before a commit brings it home. A page
 	// that many commits change, as the ends of the tables, goes home once.

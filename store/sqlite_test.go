@@ -267,3 +267,42 @@ func TestPlans(t *testing.T) {
 		}
 	}
 }
+
+// TestBusy: the queue for the writer is bounded, and who is in it gets through.
+func TestBusy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "provost.db")
+	s := openTest(t, path)
+	db := rawDB(t, path)
+	mustExec(t, db, "BEGIN IMMEDIATE")
+	const writers = 2000 // and writeLimits let 1024 wait beside a transaction's
+	results := make(chan error, writers)
+	for range writers {
+		go func() {
+			_, _, err := s.AppendIntent(t.Context(), testIntent("a"))
+			results <- err
+		}()
+	}
+	busy := 0
+	for ; busy < writers-writeLimits.Waiting-writeLimits.Most; busy++ {
+		err := <-results
+		var b *attest.BusyError
+		if !errors.As(err, &b) || b.RetryAfter() <= 0 {
+			t.Fatalf("got %v: want a BusyError", err)
+		}
+	}
+	mustExec(t, db, "ROLLBACK")
+	stored := 0
+	for range writers - busy {
+		err := <-results
+		var b *attest.BusyError
+		switch {
+		case err == nil:
+			stored++
+		case !errors.As(err, &b):
+			t.Errorf("got %v: want a BusyError or nothing", err)
+		}
+	}
+	if found, err := s.OpenIntents(t.Context(), writers); err != nil || len(found) != stored || stored < writeLimits.Waiting {
+		t.Errorf("got %d intents, %v: want %d, and at least %d", len(found), err, stored, writeLimits.Waiting)
+	}
+}

@@ -7,8 +7,9 @@
 //
 // Invariants:
 //
-//   - A lone caller waits for nobody. Only when the run before had company does
-//     a run wait for more, and then for at most the configured linger.
+//   - A lone caller waits for nobody. Only when others are known to be about, or
+//     the run before had company, does a run wait for more, and then for at
+//     most the configured linger.
 //   - Calls are handed over in the order in which they came.
 //   - A caller that leaves takes nobody along: what it asked for may still be
 //     done, and the others get their answers.
@@ -27,9 +28,13 @@ import (
 // Limits bound a [Gatherer]. Every field must be positive, but Linger.
 type Limits struct {
 	Most    int           // calls in one run
-	Runs    int           // runs at once; the second and later begin only with Most calls
+	Runs    int           // runs at once; the second and later begin only with Most calls, or when one has waited long
 	Waiting int           // calls that wait for a run
-	Linger  time.Duration // the longest a run waits for company, if the one before it had any
+	Linger  time.Duration // the longest a run waits for company
+	// Company is how many callers there are in all, some of whom may come soon:
+	// a run waits for three in four of them. It must be quick. nil when nobody
+	// knows: then a run waits for as many as the run before it had.
+	Company func() int
 }
 
 // A Result is the answer to one call.
@@ -52,9 +57,14 @@ type Gatherer[In, Out any] struct {
 	arrived chan struct{} // tells a run that lingers of a call
 }
 
+// patience is how long calls wait for a run before, where others may run beside
+// it, they are not held up by it any longer: it may have stalled.
+const patience = 250 * time.Millisecond
+
 type call[In, Out any] struct {
-	in   In
-	done chan struct{} // closed when result is there
+	in    In
+	since time.Time
+	done  chan struct{} // closed when result is there
 	Result[Out]
 	left chan struct{} // closed when the caller has left
 }
@@ -74,7 +84,7 @@ func (g *Gatherer[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	if err := ctx.Err(); err != nil {
 		return none, fmt.Errorf("%w: %s: %w", attest.ErrUnavailable, g.what, err)
 	}
-	c := &call[In, Out]{in: in, done: make(chan struct{}), left: make(chan struct{})}
+	c := &call[In, Out]{in: in, since: time.Now(), done: make(chan struct{}), left: make(chan struct{})}
 	if !g.enqueue(c) {
 		return none, &attest.BusyError{What: g.what}
 	}
@@ -95,7 +105,7 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 		return false
 	}
 	g.waiting = append(g.waiting, c)
-	if g.running == 0 || g.running < g.lim.Runs && len(g.waiting) >= g.lim.Most {
+	if g.running == 0 || g.running < g.lim.Runs && (len(g.waiting) >= g.lim.Most || time.Since(g.waiting[0].since) > patience) {
 		g.running++
 		go g.run()
 	}
@@ -130,7 +140,7 @@ func (g *Gatherer[In, Out]) run() {
 	}
 }
 
-// linger waits until as many calls wait as the last run had, but not long.
+// linger waits until as many calls wait as are expected, but not long.
 func (g *Gatherer[In, Out]) linger() {
 	if g.lim.Linger <= 0 {
 		return
@@ -138,7 +148,7 @@ func (g *Gatherer[In, Out]) linger() {
 	var timer <-chan time.Time
 	for {
 		g.mu.Lock()
-		enough := g.last <= 1 || g.running > 1 || len(g.waiting) >= min(g.last, g.lim.Most)
+		enough := g.running > 1 || len(g.waiting) >= g.expected()
 		g.mu.Unlock()
 		if enough {
 			return
@@ -152,6 +162,14 @@ func (g *Gatherer[In, Out]) linger() {
 			return
 		}
 	}
+}
+
+// expected is how many calls are worth waiting for. The caller holds the lock.
+func (g *Gatherer[In, Out]) expected() int {
+	if g.lim.Company == nil {
+		return min(g.last, g.lim.Most)
+	}
+	return min(g.lim.Company()*3/4, g.lim.Most)
 }
 
 // take returns the calls of the next run; nil ends the runner.

@@ -111,7 +111,7 @@ func checkConfig(ctx context.Context, c Config) error {
 	}
 	haveStore := check("database", err)
 
-	b, err := openBackend(ctx, c.Keys, nil)
+	b, err := openBackend(ctx, c.Keys, nil, nil)
 	if !check("key backend", err) {
 		return hint(fmt.Errorf("%d checks failed", failed), "the lines above that begin with no say what")
 	}
@@ -124,6 +124,12 @@ func checkConfig(ctx context.Context, c Config) error {
 			}
 		}
 		check("vault least privilege", err)
+	}
+	if c.TUF != nil {
+		warning, err := checkTUF(ctx, c, b)
+		if check("TUF repository", err) && warning != "" {
+			fmt.Printf("??  %s\n", warning)
+		}
 	}
 	if haveStore {
 		err := checkSigning(ctx, c, b, db)

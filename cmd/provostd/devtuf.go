@@ -43,7 +43,11 @@ func devTUF(ctx context.Context, c Config, s *service, data string) error {
 	if err != nil {
 		return err
 	}
-	files, err := tufFiles(ctx, c, s.backend, s.store, nil)
+	trusted, err := s.authority.TrustedRoot()
+	if err != nil {
+		return err
+	}
+	files, err := tufFiles(ctx, c, s.store, trusted)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func initialise(ctx context.Context, c Config) error {
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer db.Close()
-	b, err := openBackend(ctx, c.Keys, nil)
+	b, err := openBackend(ctx, c.Keys, nil, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}
@@ -74,11 +74,6 @@ func initialise(ctx context.Context, c Config) error {
 	keep, err := keys.KeepRootIn(c.Keys.OfflineRoot, c.Keys.OfflineRootRecipient)
 	if err != nil {
 		return err
-	}
-	if c.TUF != nil {
-		if err := b.Create(ctx, tufKey); err != nil {
-			return fmt.Errorf("create key %s: %w", tufKey, err)
-		}
 	}
 	pinned, err := pinnedRoot(c)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

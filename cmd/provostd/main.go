@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -34,7 +36,15 @@ func (h hinted) Unwrap() error { return h.error }
 
 func hint(err error, next string) error { return hinted{err, next} }
 
+// gcPercent lets the heap grow further between collections than Go's default:
+// the heap of a signing service is small, and most of it short-lived. GOGC in
+// the environment goes first.
+const gcPercent = 400
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()
@@ -70,9 +80,34 @@ func command() *cobra.Command {
 	}
 	config := &cobra.Command{Use: "config", Short: "Work with a configuration"}
 	config.AddCommand(configCheckCommand())
-	root.AddCommand(devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
+	root.AddCommand(authorityCommand(), devCommand(), devTokenCommand(), serveCommand(), initCommand(), tufCommand(), config)
+	profile(root)
 	misuse(root)
 	return root
+}
+
+// profile adds --cpu-profile to every command: a profile of the whole run, which
+// `go tool pprof` reads (docs/PERFORMANCE.md).
+func profile(root *cobra.Command) {
+	path := root.PersistentFlags().String("cpu-profile", "", "write a CPU profile of the whole run to `FILE`")
+	_ = root.PersistentFlags().MarkHidden("cpu-profile")
+	var file *os.File
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if *path == "" {
+			return nil
+		}
+		if file, err = os.Create(*path); err != nil {
+			return err
+		}
+		return pprof.StartCPUProfile(file)
+	}
+	root.PersistentPostRunE = func(*cobra.Command, []string) error {
+		if file == nil {
+			return nil
+		}
+		pprof.StopCPUProfile()
+		return file.Close()
+	}
 }
 
 // misuse makes every complaint about the command's words a usage error.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,8 @@ type service struct {
 	server    *api.Server
 	mux       *http.ServeMux
 	parsed    atomic.Pointer[parsedTrust]
+	ends      func(what string, at time.Time)
+	warned    time.Time // when what ends soon was last told
 }
 
 // openService opens what the configuration names, in the order in which things
@@ -52,6 +55,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	opened := &service{config: c, log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), mux: http.NewServeMux()}
 	s = opened
+	opened.ends = api.ExpiryObserver(registry)
 	defer func() {
 		if err != nil { // s is what is returned then: nil
 			opened.close()
@@ -60,7 +64,9 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if s.store, err = store.OpenSQLite(ctx, c.Database); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry)); err != nil {
+	var underWay atomic.Int64 // requests that are being signed; what they ask of others is gathered
+	company := func() int { return int(underWay.Load()) }
+	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry), company); err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
 	root, err := pinnedRoot(c)
@@ -72,6 +78,9 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		return nil, err
 	}
 	trusted.Warn = s.log.Warn
+	if trusted.Log != nil {
+		trusted.Log.Company = company
+	}
 	if s.authority, err = keys.Open(ctx, trusted); err != nil {
 		return nil, err
 	}
@@ -82,7 +91,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now}
+	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now, UnderWay: &underWay}
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
@@ -235,10 +244,46 @@ func (s *service) maintain(ctx context.Context) {
 				s.log.Error("refresh the TUF repository", "error", err.Error())
 			}
 		}
+		s.watchExpiries(time.Now())
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// How long before something ends that only people can renew they are told, and
+// how often.
+const (
+	endsSoon  = 30 * 24 * time.Hour
+	warnEvery = 6 * time.Hour
+)
+
+// watchExpiries sets the metric of everything that ends, and warns of what
+// needs an offline key to be renewed.
+func (s *service) watchExpiries(now time.Time) {
+	ends := s.authority.Expiries()
+	offline := func(what string) bool { return !strings.HasPrefix(what, "signer ") }
+	if s.tuf != nil {
+		status, err := s.tuf.Status()
+		if err != nil && !errors.Is(err, attest.ErrNotFound) {
+			s.log.Error("read the TUF repository", "error", err.Error())
+		}
+		for _, r := range status.Roles {
+			ends["tuf "+r.Role] = r.Expires
+		}
+	}
+	tell := now.Sub(s.warned) >= warnEvery
+	for what, at := range ends {
+		s.ends(what, at)
+		soon := endsSoon
+		if what == "tuf snapshot" || what == "tuf timestamp" { // renewed by the service, at half their life
+			soon = s.config.TUF.TimestampExpiry / 4
+		}
+		if tell && offline(what) && at.Before(now.Add(soon)) {
+			s.log.Warn("ends soon and must be renewed", "what", what, "at", at, "in", at.Sub(now).Round(time.Hour).String())
+			s.warned = now
 		}
 	}
 }

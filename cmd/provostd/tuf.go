@@ -148,7 +148,7 @@ A new root must be signed by a threshold of the keys before and of the new ones.
 	f.common(c)
 	c.Flags().StringArrayVar(&f.add, "add-key", nil, "public `FILE` of an offline key to add")
 	c.Flags().StringArrayVar(&f.remove, "remove-key", nil, "`ID` or public file of an offline key to remove")
-	c.Flags().BoolVar(&f.newOnline, "online-key", false, "name the newest version of the online key")
+	c.Flags().BoolVar(&f.newOnline, "online-key", false, "replace the online key by a new version of it")
 	c.Flags().BoolVar(&f.newRoot, "new-root", false, "a new root even if only its expiry changes")
 	return c
 }
@@ -193,19 +193,26 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return hint(fmt.Errorf("open database: %w", err), "provostd init makes it")
 	}
 	defer db.Close()
-	b, err := openBackend(ctx, c.Keys, nil)
+	b, err := openBackend(ctx, c.Keys, nil, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}
 	defer closeBackend(b)
-	if change.Files, err = tufFiles(ctx, c, b, db, trusted); err != nil {
+	own, err := ownTrustedRoot(ctx, c, b, db)
+	if err != nil {
+		return err
+	}
+	if trusted == nil {
+		trusted = own
+	}
+	if change.Files, err = tufFiles(ctx, c, db, trusted); err != nil {
 		return err
 	}
 	repository, err := openTUF(c, b)
 	if err != nil {
 		return err
 	}
-	_, err = repository.Status()
+	status, err := repository.Status()
 	switch {
 	case err == nil && f.firstOne:
 		return hint(fmt.Errorf("a TUF repository is published in %s already", c.TUF.Directory), "provostd tuf stage prepares the next publication")
@@ -213,6 +220,11 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return hint(err, "provostd tuf init prepares the first publication")
 	case err != nil && !errors.Is(err, attest.ErrNotFound):
 		return err
+	}
+	if f.newOnline {
+		if err := newOnlineKey(ctx, b, status.Online); err != nil {
+			return err
+		}
 	}
 	staged, err := repository.Stage(ctx, time.Now(), change)
 	if errors.Is(err, attest.ErrNotFound) {
@@ -227,6 +239,23 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 	fmt.Print(staged.Describe())
 	printNeeds(staged)
 	fmt.Printf("now carry %s to the holders of the offline keys: provostd tuf sign --key FILE %s\n", f.out, f.out)
+	return nil
+}
+
+// newOnlineKey makes a new version of the online key, unless the newest is one
+// that the published root does not name.
+func newOnlineKey(ctx context.Context, b backend, published string) error {
+	signers, err := onlineSigners(ctx, b, tufKey)
+	if err != nil {
+		return err
+	}
+	id, err := tuf.KeyID(signers[len(signers)-1].Public())
+	if err != nil || id != published {
+		return err
+	}
+	if err := b.Rotate(ctx, tufKey); err != nil {
+		return hint(fmt.Errorf("rotate key %s: %w", tufKey, err), "rotate it yourself, with credentials that may, then stage again")
+	}
 	return nil
 }
 
@@ -389,7 +418,7 @@ the new one at any time.`,
 			}
 			copies = append(copies, staged)
 		}
-		b, err := openBackend(c.Context(), config.Keys, nil)
+		b, err := openBackend(c.Context(), config.Keys, nil, nil)
 		if err != nil {
 			return fmt.Errorf("open keys: %w", err)
 		}
@@ -466,13 +495,44 @@ func printStatus(dir string, s tuf.Status) {
 		if !r.Expires.After(time.Now()) {
 			expired = "  EXPIRED: clients refuse it"
 		}
-		fmt.Printf("  %-9s  %4d  until %s%s\n", r.Role, r.Version, r.Expires.UTC().Format(time.RFC3339), expired)
+		fmt.Printf("  %-9s  %8d  until %s%s\n", r.Role, r.Version, r.Expires.UTC().Format(time.RFC3339), expired)
 	}
 	fmt.Printf("%d of these offline keys sign root and targets\n", s.Threshold)
 	for _, id := range s.Offline {
 		fmt.Println("  " + id)
 	}
 	fmt.Println("the online key signs snapshot and timestamp\n  " + s.Online)
+}
+
+// checkTUF is what config check says of the repository: that clients can read
+// it, and that its online key is there. Nothing published is not wrong yet.
+func checkTUF(ctx context.Context, c Config, b keys.Backend) (warning string, err error) {
+	repository, err := openTUF(c, b)
+	if err != nil {
+		return "", err
+	}
+	signers, err := onlineSigners(ctx, b, tufKey)
+	if err != nil {
+		return "", err
+	}
+	status, err := repository.Status()
+	if errors.Is(err, attest.ErrNotFound) {
+		return "nothing is published by TUF yet: provostd tuf init", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, r := range status.Roles {
+		if !r.Expires.After(time.Now()) {
+			return "", fmt.Errorf("%s expired at %s: clients refuse it", r.Role, r.Expires.UTC().Format(time.RFC3339))
+		}
+	}
+	for _, s := range signers {
+		if id, err := tuf.KeyID(s.Public()); err == nil && id == status.Online {
+			return "", nil
+		}
+	}
+	return "", fmt.Errorf("the key backend does not have online key %s", status.Online)
 }
 
 // requireTUF loads a configuration that has a TUF repository.
@@ -520,10 +580,9 @@ func (s backendSigner) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]
 	return s.backend.Sign(s.ctx, s.key, s.version.Number, digest)
 }
 
-// tufFiles are the target files that clients find: the trusted root (the
-// service's own if none is given), what signing clients ask for, and the
-// public key of every signer's every version, for those that take only a key.
-func tufFiles(ctx context.Context, c Config, b keys.Backend, db *store.SQLite, trusted []byte) (map[string][]byte, error) {
+// ownTrustedRoot is the trusted root that the service has, made of what is in
+// its database under the pinned root.
+func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQLite) ([]byte, error) {
 	pinned, err := pinnedRoot(c)
 	if err != nil {
 		return nil, err
@@ -532,16 +591,13 @@ func tufFiles(ctx context.Context, c Config, b keys.Backend, db *store.SQLite, t
 	if err != nil {
 		return nil, err
 	}
-	authority, err := keys.Open(ctx, config) // also verifies the certificates below
-	if err != nil {
-		return nil, err
-	}
-	defer authority.Close()
-	if trusted == nil {
-		if trusted, err = authority.TrustedRoot(); err != nil {
-			return nil, err
-		}
-	}
+	return keys.TrustedRoot(ctx, config) // also verifies every certificate
+}
+
+// tufFiles are the target files that clients find: the trusted root, what
+// signing clients ask for, and the public key of every signer's every version,
+// for those that take only a key. The database was verified before.
+func tufFiles(ctx context.Context, c Config, db *store.SQLite, trusted []byte) (map[string][]byte, error) {
 	signing, err := signingConfig(c, trusted)
 	if err != nil {
 		return nil, err

@@ -118,7 +118,7 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 		return nil, err
 	}
 	l := &Log{config: config, dir: dir}
-	l.gather = gather.New("transparency log", gather.Limits{Most: maxBatch, Runs: 1, Waiting: config.Waiting, Linger: linger}, l.batch)
+	l.gather = gather.New("transparency log", gather.Limits{Most: maxBatch, Runs: 1, Waiting: config.Waiting, Linger: linger, Company: config.Company}, l.batch)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.journal.close(), dir.Close())
@@ -252,7 +252,7 @@ func (l *Log) replayed(r record) error {
 }
 
 // readReleased reads the checkpoint that is public, and holds it against the
-// journal. One that is missing or empty was lost with the power: then the last
+// journal. One that is missing, empty or zeros was lost with the power: then the last
 // that we know is put back, which for a log that is being opened is the one
 // that the journal starts from.
 func (l *Log) readReleased() error {
@@ -260,7 +260,7 @@ func (l *Log) readReleased() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: checkpoint: %w", attest.ErrUnavailable, err)
 	}
-	if len(n) == 0 {
+	if len(bytes.Trim(n, "\x00")) == 0 {
 		n = l.released.note
 		if err := write(l.config.Dir, checkpointName, n); err != nil {
 			return fmt.Errorf("%w: checkpoint: %w", attest.ErrUnavailable, err)

@@ -81,6 +81,9 @@ type Config struct {
 	LockTimeout time.Duration
 	// Waiting is how many callers may wait for a batch; 0 for 4096.
 	Waiting int
+	// Company is how many callers are about, some of whom may want to append
+	// soon: a batch waits a little for them. nil when nobody knows.
+	Company func() int
 
 	flushAt int64              // how long the journal may grow; for tests
 	at      func(stage string) // tells tests where a batch is
@@ -89,7 +92,7 @@ type Config struct {
 // Bounds of a batch and of the journal.
 const (
 	maxBatch       = 256
-	linger         = time.Millisecond
+	linger         = 3 * time.Millisecond
 	defaultFlush   = 16 << 20
 	maxJournal     = 16 // times flushAt: then nothing is appended until it can be flushed
 	defaultTimeout = 30 * time.Second

@@ -188,7 +188,10 @@ func TestWitnesses(t *testing.T) {
 			_, _ = w.Write(bytes.Repeat([]byte("x"), 1<<20))
 			return true
 		},
-		"a redirect": func(w http.ResponseWriter, r *http.Request) bool { http.Redirect(w, r, "/elsewhere", 307); return true },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) bool {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+			return true
+		},
 		"a forgery": func(w http.ResponseWriter, _ *http.Request) bool {
 			fmt.Fprintf(w, "— two.example.com %s\n", forgedSig(two.signer))
 			return true

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -33,7 +35,18 @@ func (a authority) String() string {
 	if !a.end.IsZero() {
 		until = "until " + when(a.end)
 	}
-	return fmt.Sprintf("%s %s  %s  from %s %s", a.kind, a.name, a.id[:16], when(a.start), until)
+	return fmt.Sprintf("%s %s  %s  from %s %s", a.kind, printable(a.name), a.id[:16], when(a.start), until)
+}
+
+// printable is a name that cannot look like something else on a terminal.
+func printable(name string) string {
+	if len(name) > 200 {
+		name = name[:200] + "…"
+	}
+	if quoted := strconv.QuoteToASCII(name); quoted != `"`+name+`"` || strings.Contains(name, " ") {
+		return quoted
+	}
+	return name
 }
 
 // readAuthorities reads a trusted root, which must be one that clients accept
@@ -60,7 +73,7 @@ func readAuthorities(raw []byte) ([]authority, error) {
 				h.Write(sum[:])
 				cert, err := x509.ParseCertificate(c.GetRawBytes())
 				if err != nil {
-					return nil, fmt.Errorf("%w: %s: %s %s: %w", attest.ErrInvalid, trustedRootName, a.kind, a.name, err)
+					return nil, fmt.Errorf("%w: %s: %s %s: %w", attest.ErrInvalid, trustedRootName, a.kind, printable(a.name), err)
 				}
 				if i == 0 {
 					a.born = cert.NotBefore
@@ -71,7 +84,7 @@ func readAuthorities(raw []byte) ([]authority, error) {
 				return nil, err
 			}
 			if a.born.IsZero() {
-				return nil, fmt.Errorf("%w: %s: %s %s has no certificates", attest.ErrInvalid, trustedRootName, a.kind, a.name)
+				return nil, fmt.Errorf("%w: %s: %s %s has no certificates", attest.ErrInvalid, trustedRootName, a.kind, printable(a.name))
 			}
 			all = append(all, a)
 		}
@@ -95,7 +108,7 @@ func readAuthorities(raw []byte) ([]authority, error) {
 
 func (a *authority) window(w *v1.TimeRange) error {
 	if w.GetStart() == nil {
-		return fmt.Errorf("%w: %s: %s %s has no validFor.start", attest.ErrInvalid, trustedRootName, a.kind, a.name)
+		return fmt.Errorf("%w: %s: %s %s has no validFor.start", attest.ErrInvalid, trustedRootName, a.kind, printable(a.name))
 	}
 	a.start = w.GetStart().AsTime()
 	if w.GetEnd() != nil {
@@ -132,7 +145,7 @@ func checkLead(before, after []byte, now time.Time, lead time.Duration) error {
 		// The certificate counts as well: its key may sign from then on.
 		if a.start.Before(earliest) || !known && !a.born.IsZero() && a.born.Before(earliest) {
 			return fmt.Errorf("%w: %s %s (%s) was not published before: it may begin at %s at the earliest, %s after its publication, also in its certificate",
-				attest.ErrDenied, a.kind, a.name, a.id[:16], when(earliest), lead)
+				attest.ErrDenied, a.kind, printable(a.name), a.id[:16], when(earliest), lead)
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"provost/attest"
@@ -50,8 +51,8 @@ type stagedFile struct {
 }
 
 // ReadStaged reads a staged file. What it returns is consistent in itself:
-// the files are those that the targets name, and every signature verifies and
-// counts. That it may be published is for [Repository.Publish] to say.
+// the files are those that the targets name, clients can read them, and every
+// signature verifies and counts. That it may be published is for [Repository.Publish] to say.
 func ReadStaged(path string) (*Staged, error) {
 	raw, err := readBounded(path, maxStaged)
 	if err != nil {
@@ -110,6 +111,14 @@ func (s *Staged) check() error {
 	}
 	if err := checkTargets(s.targets, s.files); err != nil {
 		return err
+	}
+	if _, err := readAuthorities(s.files[trustedRootName]); err != nil {
+		return err
+	}
+	if raw, ok := s.files[signingConfigName]; ok {
+		if _, err := root.NewSigningConfigFromJSON(raw); err != nil {
+			return fmt.Errorf("%w: %s: %w", attest.ErrInvalid, signingConfigName, err)
+		}
 	}
 	for _, n := range s.Needs() {
 		if n.err != nil {
@@ -346,12 +355,8 @@ func (s *Staged) Describe() string {
 	for _, name := range names {
 		fmt.Fprintf(&b, "  %s  sha256:%s  %d bytes\n", name, hex.EncodeToString(s.targets.Signed.Targets[name].Hashes["sha256"]), len(s.files[name]))
 	}
-	authorities, err := readAuthorities(s.files[trustedRootName])
-	if err != nil {
-		fmt.Fprintf(&b, "trusted root: DO NOT SIGN: %v\n", err)
-		return b.String()
-	}
 	b.WriteString("trusted root\n")
+	authorities, _ := readAuthorities(s.files[trustedRootName]) // check has read them
 	for _, a := range authorities {
 		fmt.Fprintf(&b, "  %s\n", a)
 	}

@@ -218,7 +218,7 @@ func (r *Repository) Refresh(ctx context.Context, now time.Time) error {
 	}
 	next := &publication{timestamp: s.timestamp}
 	if snapshot {
-		if next.snapshot, err = r.nextSnapshot(s, s.snapshot.Signed.Meta[targetsKey], now); err != nil {
+		if next.snapshot, err = r.nextSnapshot(s.snapshot.Signed.Meta[targetsKey], now); err != nil {
 			return err
 		}
 	}
@@ -269,15 +269,19 @@ type publication struct {
 	snapshotRaw, timestampRaw []byte
 }
 
-// nextSnapshot is a snapshot above all that there are files of. s is nil in
-// the first publication.
-func (r *Repository) nextSnapshot(s *state, targets *metadata.MetaFiles, now time.Time) (*snapshotMeta, error) {
-	version, err := highest(r.config.Directory, metadata.SNAPSHOT)
+// versionAfter is a version above the last one, and above every one that was
+// made before now and lost: after an old backup was put back, clients that saw
+// more go on. It counts minutes.
+func versionAfter(last int64, now time.Time) int64 { return max(last+1, now.Unix()/60) }
+
+// nextSnapshot is a snapshot above all that there are files of.
+func (r *Repository) nextSnapshot(targets *metadata.MetaFiles, now time.Time) (*snapshotMeta, error) {
+	last, err := highest(r.config.Directory, metadata.SNAPSHOT)
 	if err != nil {
 		return nil, err
 	}
 	next := metadata.Snapshot(expiry(now, r.config.SnapshotExpiry))
-	next.Signed.Version = version + 1
+	next.Signed.Version = versionAfter(last, now)
 	next.Signed.Meta = map[string]*metadata.MetaFiles{targetsKey: targets}
 	return next, nil
 }
@@ -286,8 +290,9 @@ func (r *Repository) nextSnapshot(s *state, targets *metadata.MetaFiles, now tim
 // published one, and signs what is new with all the online keys given.
 func (r *Repository) signOnline(ctx context.Context, p *publication, s *state, now time.Time, online ...crypto.Signer) (err error) {
 	next := metadata.Timestamp(expiry(now, r.config.TimestampExpiry))
+	next.Signed.Version = versionAfter(0, now)
 	if s != nil {
-		next.Signed.Version = s.timestamp.Signed.Version + 1
+		next.Signed.Version = versionAfter(s.timestamp.Signed.Version, now)
 		next.Signed.Meta = s.timestamp.Signed.Meta
 	}
 	if p.snapshot != nil {

@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keys_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"provost/attest"
+	"provost/keys"
+)
+
+// A safe has the root key of a realm.
+type safe struct {
+	root     *x509.Certificate
+	key      []byte
+	identity string
+}
+
+// ceremony has a request certified and imported.
+func (s safe) ceremony(t *testing.T, config keys.Config, name, host string) *x509.Certificate {
+	t.Helper()
+	r, err := keys.RequestAuthority(t.Context(), config, name, host)
+	check(t, err)
+	made, err := keys.CertifyAuthority(r, s.root, s.key, s.identity)
+	check(t, err)
+	check(t, keys.ImportAuthority(t.Context(), config, made))
+	cert, err := x509.ParseCertificate(made.DER)
+	check(t, err)
+	return cert
+}
+
+// newSafe initialises a realm whose root key is kept.
+func newSafe(t *testing.T, config keys.Config) safe {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	check(t, err)
+	dir := t.TempDir()
+	keep, err := keys.KeepRootIn(dir, id.Recipient().String())
+	check(t, err)
+	s := safe{identity: id.String()}
+	check(t, keys.Init(t.Context(), config, func(root *x509.Certificate, key []byte) error {
+		s.root = root
+		return keep(root, key)
+	}))
+	files, err := filepath.Glob(filepath.Join(dir, "root-*.age"))
+	check(t, err)
+	s.key, err = os.ReadFile(files[0])
+	check(t, err)
+	return s
+}
+
+// A later authority is in the trusted root at once, and used only when its time
+// has come and verifiers have been given it.
+func TestLaterAuthorityIsUsedInTime(t *testing.T) {
+	config, store, now := newConfig(t)
+	published := []byte("nothing of it")
+	var given []byte // what verifiers were given; nil for not distributed
+	config.Published = func(context.Context) ([]byte, error) { return given, nil }
+	s := newSafe(t, config)
+	config = pin(t, config)
+	a, err := keys.Open(t.Context(), config)
+	check(t, err)
+	// stamps reports whether that authority stamps now. (The library's own
+	// check of a response knows only the machine's clock.)
+	stamps := func(by []byte) bool {
+		t.Helper()
+		check(t, a.Maintain(t.Context()))
+		stamps, err := a.Timestamp(t.Context(), []byte("signature"))
+		check(t, err)
+		return bytes.Contains(stamps[0], by)
+	}
+	first := store.find("timestamp").DER
+	if !stamps(first) {
+		t.Fatal("the first authority does not stamp")
+	}
+	next := s.ceremony(t, config, "timestamp", "")
+	if got := next.NotBefore.Sub(now.Now()); got < 48*time.Hour {
+		t.Errorf("first use in %s", got)
+	}
+	if !stamps(first) {
+		t.Error("used before its time")
+	}
+	text, err := a.TrustedRoot()
+	check(t, err)
+	if !strings.Contains(string(text), next.NotBefore.Format(time.RFC3339)) {
+		t.Error("the trusted root does not name it")
+	}
+	old := text
+	now.advance(next.NotBefore.Sub(now.Now()) + time.Second)
+	given = published
+	if err := a.Maintain(t.Context()); err == nil { // not even the first is in it: nothing can be used
+		if _, err := a.Timestamp(t.Context(), []byte("x")); !errors.Is(err, attest.ErrUnavailable) {
+			t.Errorf("an authority that nobody was given: %v", err)
+		}
+	}
+	given = old
+	if !stamps(next.Raw) {
+		t.Error("not used when its time has come and it is published")
+	}
+}
+
+// A shard of the log that was certified is opened by configuration, under a key
+// and a host of its own.
+func TestAnotherShard(t *testing.T) {
+	config, _, _ := newConfig(t)
+	var skew time.Duration
+	config.Now = func() time.Time { return time.Now().Add(skew) }
+	config.Log = &keys.LogConfig{Directory: t.TempDir(), URL: identity + "/log"}
+	s := newSafe(t, config)
+	config = pin(t, config)
+	r := &loggedRealm{t: t, config: config}
+	r.open()
+	first := r.sign()
+	const host = "log2.example.com"
+	if _, err := keys.RequestAuthority(t.Context(), config, "log", "provost.example.com"); !errors.Is(err, attest.ErrConflict) {
+		t.Errorf("the same host again: %v", err)
+	}
+	shard := s.ceremony(t, config, "log", host)
+	check(t, r.Close())
+	r.config.Log = &keys.LogConfig{Directory: config.Log.Directory, URL: "https://" + host + "/log"}
+	if _, err := keys.Open(t.Context(), r.config); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("before its time: %v", err)
+	}
+	skew = time.Until(shard.NotBefore) + time.Minute
+	check(t, keys.Init(t.Context(), r.config, dropRoot))
+	r.open()
+	check(t, r.Maintain(t.Context())) // the leaf has ended meanwhile
+	second := r.sign()
+	if second.Log == first.Log || second.LogIndex != 0 {
+		t.Errorf("logged in %s at %d", second.Log, second.LogIndex)
+	}
+	for i, b := range []attest.Attestation{first, second} {
+		if err := r.believed(b.Bundle); err != nil {
+			t.Errorf("bundle %d: %v", i, err)
+		}
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	config, _, _ := newConfig(t)
+	s := newSafe(t, config)
+	config = pin(t, config)
+	other, _, _ := newConfig(t)
+	strangers := newSafe(t, other)
+	r, err := keys.RequestAuthority(t.Context(), config, "issuing-verdict", "")
+	check(t, err)
+	certify := func(s safe, change func(*keys.AuthorityRequest)) attest.Certificate {
+		t.Helper()
+		r := r
+		change(&r)
+		made, err := keys.CertifyAuthority(r, s.root, s.key, s.identity)
+		check(t, err)
+		return made
+	}
+	as := func(c attest.Certificate, name string, version int) attest.Certificate {
+		return attest.Certificate{Name: name, Version: version, DER: c.DER}
+	}
+	good := certify(s, func(*keys.AuthorityRequest) {})
+	for name, c := range map[string]attest.Certificate{
+		"another root's":            certify(strangers, func(*keys.AuthorityRequest) {}),
+		"one that begins now":       certify(s, func(r *keys.AuthorityRequest) { r.NotBefore = config.Now() }),
+		"one that begins too early": certify(s, func(r *keys.AuthorityRequest) { r.NotBefore = config.Now().Add(47 * time.Hour) }),
+		"a TSA as a CA":             as(certify(s, func(r *keys.AuthorityRequest) { r.Name = "timestamp" }), "issuing-verdict", good.Version),
+		"a CA as a TSA":             as(good, "timestamp", 1),
+		"a CA as a log":             as(good, "log", 1),
+		"another version":           as(good, good.Name, 1),
+		"a version that is not":     as(good, good.Name, 99),
+		"version 0":                 as(good, good.Name, 0),
+		"another signer's":          as(good, "issuing-evidence", good.Version),
+		"a leaf's name":             as(good, "verdict", 1),
+		"the root's name":           as(good, "root", 1),
+		"no certificate":            {Name: good.Name, Version: good.Version, DER: []byte("x")},
+	} {
+		if err := keys.ImportAuthority(t.Context(), config, c); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	check(t, keys.ImportAuthority(t.Context(), config, good))
+	check(t, keys.ImportAuthority(t.Context(), config, good))
+	again := certify(s, func(r *keys.AuthorityRequest) { r.NotBefore = r.NotBefore.Add(time.Hour) })
+	if err := keys.ImportAuthority(t.Context(), config, again); !errors.Is(err, attest.ErrConflict) {
+		t.Errorf("another certificate of the same version: %v", err)
+	}
+}
