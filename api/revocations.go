@@ -28,7 +28,7 @@ const (
 	maxArtifacts      = 1000
 	maxCounted        = 1_000_000
 	signedPage        = 1000
-	decisionsLooked   = 100 // of each artifact, newest first
+	decisionsLooked   = 1000 // of each artifact, newest first; of more it is said that there are
 )
 
 // A revocation that was asked for.
@@ -223,6 +223,9 @@ func (s *Server) whereItIs(ctx context.Context, artifact attest.Digest, im *clie
 	decisions, err := s.records.Decisions(ctx, artifact, "", decisionsLooked)
 	if err != nil {
 		return err
+	}
+	if len(decisions) == decisionsLooked {
+		im.Truncated = true
 	}
 	seen := map[string]bool{}
 	for _, d := range decisions { // newest first

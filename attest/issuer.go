@@ -5,7 +5,6 @@ package attest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -231,43 +230,26 @@ type proofs struct {
 	entry    *protorekor.TransparencyLogEntry
 }
 
-// prove has a signature timestamped and logged, both at once, and checks what
-// comes back. One that fails ends the other's wait.
+// prove has a signature timestamped, and then logged, and checks what comes
+// back. The log is last: what fails before it leaves no entry behind.
 func (i *Issuer) prove(ctx context.Context, message []byte, sig Signature, leaf *x509.Certificate) (p proofs, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	logged := make(chan error, 1)
+	if p.stamps, err = i.Timestamper.Timestamp(ctx, sig.DER); err != nil {
+		return proofs{}, fmt.Errorf("timestamp: %w", err)
+	}
+	if p.signedAt, err = checkTimestamps(p.stamps, sig.DER, leaf); err != nil {
+		return proofs{}, fmt.Errorf("timestamp: %w", err)
+	}
 	if i.Log == nil {
-		logged <- nil
-	} else {
-		go func() {
-			e := LogEntry{Digest: sha256.Sum256(message), Signature: sig.DER, Certificate: sig.Certificate}
-			entry, err := i.Log.Append(ctx, e)
-			if err == nil {
-				err = checkLogged(e, entry)
-			}
-			if err != nil {
-				err = fmt.Errorf("log: %w", err)
-				cancel(err)
-			}
-			p.entry = entry
-			logged <- err
-		}()
-	}
-	stamps, err := i.Timestamper.Timestamp(ctx, sig.DER)
-	if err == nil {
-		p.signedAt, err = checkTimestamps(stamps, sig.DER, leaf)
-	}
-	if err != nil {
-		err = fmt.Errorf("timestamp: %w", err)
-		cancel(err)
-	}
-	p.stamps = stamps
-	failed := <-logged
-	if err == nil && failed == nil {
 		return p, nil
 	}
-	return proofs{}, cmp.Or(context.Cause(ctx), err, failed) // the first to fail, not the one that was cancelled for it
+	e := LogEntry{Digest: sha256.Sum256(message), Signature: sig.DER, Certificate: sig.Certificate}
+	if p.entry, err = i.Log.Append(ctx, e); err != nil {
+		return proofs{}, fmt.Errorf("log: %w", err)
+	}
+	if err := checkLogged(e, p.entry); err != nil {
+		return proofs{}, fmt.Errorf("log: %w", err)
+	}
+	return p, nil
 }
 
 // NewID returns a new unguessable identifier: 26 lower-case letters and

@@ -177,6 +177,7 @@ type Authority struct {
 	signers map[attest.Power]*signer
 	now     atomic.Pointer[state]
 	log     *shard // the shard that is open for writing; nil without a log
+	shards  []*shard
 	ct      *ctLog // nil without a log
 	probe   probe
 }
@@ -252,6 +253,9 @@ func (a *Authority) Close() error {
 	if a.log != nil {
 		err = a.log.tree.Close()
 	}
+	for _, s := range a.shards {
+		err = errors.Join(err, s.tree.Close())
+	}
 	if a.ct != nil {
 		err = errors.Join(err, a.ct.tree.Close())
 	}
@@ -264,6 +268,9 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 	archived, err := readArchive(ctx, a.config)
 	if err != nil {
 		return nil, err
+	}
+	if a.config.Log == nil && len(archived.certs[keyLog]) > 0 { // closed: verifiers ask for entries from now on
+		return nil, fmt.Errorf("%w: this service has a transparency log, and the configuration names none: it cannot be turned off", attest.ErrConflict)
 	}
 	before := a.now.Load()
 	for _, name := range authorityKeys() {
@@ -293,8 +300,13 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 		return nil, err
 	}
 	if a.config.Published != nil {
-		if now.published, err = a.config.Published(ctx); err != nil {
+		now.published, err = a.config.Published(ctx)
+		switch {
+		case err != nil && before == nil:
 			return nil, fmt.Errorf("read what is published: %w", err)
+		case err != nil: // closed: no authority becomes known, and revocations count as ever
+			now.published = before.published
+			a.config.Warn("what is published cannot be read: no new authority is used", "error", err.Error())
 		}
 	}
 	a.now.Store(now)

@@ -8,9 +8,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -83,6 +86,8 @@ func (c *LogConfig) url(shard certified) string {
 type shard struct {
 	key  certified
 	tree *tile.Log
+	ends func() time.Time // when it is closed; the zero time for not yet
+	now  func() time.Time
 }
 
 // shardOf is the shard that the configuration writes to: the newest certified
@@ -151,11 +156,27 @@ func (a *Authority) openLogs(ctx context.Context, now *state) error {
 		return fmt.Errorf("%w: the log at %s may be written to from %s on, and once it is published: write to the one before it until then",
 			attest.ErrUnavailable, a.config.Log.host(), begins.Format(time.RFC3339))
 	}
+	if end := now.closed(key); !end.IsZero() && a.config.Now().After(end) { // closed: verifiers take nothing of it any more
+		return fmt.Errorf("%w: the log at %s was closed at %s: write to its successor",
+			attest.ErrUnavailable, a.config.Log.host(), end.Format(time.RFC3339))
+	}
 	tree, err := tile.Open(ctx, a.logTree(key))
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	a.log = &shard{key, tree}
+	a.log = &shard{key, tree, func() time.Time { return a.now.Load().closed(key) }, a.config.Now}
+	for _, c := range now.certs[keyLog] { // the others can be read for ever
+		host := c.cert.DNSNames[0]
+		dir := filepath.Join(a.config.Log.Directory, host)
+		if _, err := os.Stat(dir); c.version == key.version || errors.Is(err, fs.ErrNotExist) {
+			continue // itself; or not opened yet, or kept elsewhere
+		}
+		tree, err := tile.Open(ctx, a.treeConfig(dir, host, keyLog, c))
+		if err != nil {
+			return fmt.Errorf("open log %s: %w", host, err)
+		}
+		a.shards = append(a.shards, &shard{key: c, tree: tree})
+	}
 	ct := now.certs[keyCTLog][0]
 	if tree, err = tile.Open(ctx, a.ctTree(ct)); err != nil {
 		return fmt.Errorf("open log of certificates: %w", err)
@@ -177,6 +198,9 @@ func (a *Authority) Log() attest.Log {
 
 // Append implements [attest.Log].
 func (s *shard) Append(ctx context.Context, e attest.LogEntry) (*protorekor.TransparencyLogEntry, error) {
+	if end := s.ends(); !end.IsZero() && s.now().After(end) { // closed: verifiers would refuse the entry
+		return nil, fmt.Errorf("%w: the log was closed at %s: write to its successor", attest.ErrUnavailable, end.Format(time.RFC3339))
+	}
 	body := e.Body()
 	done, err := s.tree.Append(ctx, func(uint64) []byte { return body })
 	if err != nil { // closed: without a proof nothing is released
@@ -201,9 +225,27 @@ func (a *Authority) LogHandlers() map[string]http.Handler {
 		return nil
 	}
 	return map[string]http.Handler{
-		logPath + "/": http.StripPrefix(logPath, a.log.tree.Handler()),
+		logPath + "/": http.StripPrefix(logPath, a.shardHandler()),
 		ctPath + "/":  http.StripPrefix(ctPath, a.ct.tree.Handler()),
 	}
+}
+
+// shardHandler serves the shard of the host that is asked; the one that is
+// written to, when it is no shard's.
+func (a *Authority) shardHandler() http.Handler {
+	open := a.log.tree.Handler()
+	others := map[string]http.Handler{}
+	for _, s := range a.shards {
+		others[s.key.cert.DNSNames[0]] = s.tree.Handler()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := (&url.URL{Host: r.Host}).Hostname()
+		if h, ok := others[host]; ok && host != a.config.Log.host() {
+			h.ServeHTTP(w, r)
+			return
+		}
+		open.ServeHTTP(w, r)
+	})
 }
 
 // A noteVerifier verifies signed notes (c2sp.org/signed-note) by the one key,

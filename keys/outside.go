@@ -15,10 +15,12 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/digitorus/timestamp"
 	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/timestamp-authority/v2/pkg/verification"
 
 	"provost/attest"
 )
@@ -47,6 +49,12 @@ func (t Timestamps) threshold() int {
 }
 
 func (t Timestamps) complete() error {
+	for _, o := range t.Outside {
+		u, err := url.Parse(o.URL)
+		if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) || len(o.Chain) == 0 {
+			return fmt.Errorf("%w: timestamp authority %.200q: want https://host, and its certificates", attest.ErrInvalid, o.URL)
+		}
+	}
 	if t.asked() == 0 || t.Threshold < 0 || t.Threshold > t.asked() {
 		return fmt.Errorf("%w: timestamps: %d authorities and a threshold of %d", attest.ErrInvalid, t.asked(), t.Threshold)
 	}
@@ -69,6 +77,7 @@ type OutsideAuthority struct {
 const (
 	outsideTimeout = 5 * time.Second
 	maxResponse    = 64 << 10 // bytes
+	maxClockSkew   = time.Minute
 )
 
 var outsideClient = &http.Client{
@@ -79,7 +88,8 @@ var outsideClient = &http.Client{
 // stamp asks for a timestamp and checks that it is what was asked for, of the
 // leaf that is configured. What is not is an alarm, and nothing else that the
 // authority does is trusted.
-func (o *OutsideAuthority) stamp(ctx context.Context, imprint [sha256.Size]byte) ([]byte, error) {
+func (o *OutsideAuthority) stamp(ctx context.Context, message []byte, now time.Time) ([]byte, error) {
+	imprint := sha256.Sum256(message)
 	nonce, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
 	if err != nil {
 		return nil, err
@@ -99,12 +109,18 @@ func (o *OutsideAuthority) stamp(ctx context.Context, imprint [sha256.Size]byte)
 	if !bytes.Equal(ts.HashedMessage, imprint[:]) || ts.Nonce == nil || ts.Nonce.Cmp(nonce) != 0 {
 		return nil, fmt.Errorf("%w: timestamp authority %s answered another request", attest.ErrSelfCheck, o.URL)
 	}
-	for _, c := range ts.Certificates {
-		if c.Equal(o.Chain[0]) {
-			return response, nil
-		}
+	// The library verified by some certificate in the response: what counts is
+	// whether it holds by the configured ones, as verifiers will ask.
+	if _, err := verification.VerifyTimestampResponse(response, bytes.NewReader(message), verification.VerifyOpts{
+		TSACertificate: o.Chain[0], Intermediates: o.Chain[1:max(len(o.Chain)-1, 1)], Roots: o.Chain[len(o.Chain)-1:], Nonce: nonce,
+	}); err != nil {
+		return nil, fmt.Errorf("%w: timestamp authority %s: it is not the configured one: %v", attest.ErrSelfCheck, o.URL, err)
 	}
-	return nil, fmt.Errorf("%w: timestamp authority %s stamps with another certificate than the configured one", attest.ErrSelfCheck, o.URL)
+	if off := ts.Time.Sub(now); off > maxClockSkew || off < -maxClockSkew {
+		return nil, fmt.Errorf("%w: timestamp authority %s says that it is %s, and it is %s", attest.ErrSelfCheck, o.URL,
+			ts.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return response, nil
 }
 
 func (o *OutsideAuthority) ask(ctx context.Context, query []byte) ([]byte, error) {

@@ -16,10 +16,9 @@ import (
 // beside it the versions whose signatures verifiers will refuse in that
 // interval: clients know windows of CAs, not of versions, so these are all that
 // the CA of the version has certified. Without a From it begins with the
-// version's leaf. Without a To it ends when the version was taken out of use, or
-// with its leaf if that is not known: after it nobody believes a signature of
-// the version anyway. Whenever To is not past, the signer goes on under its next
-// CA.
+// version's leaf. Without a To it ends with that leaf, after which nobody
+// believes a signature of the version anyway; then, and whenever To is not
+// past, the signer goes on under its next CA.
 //
 // A version that never had a leaf is an [attest.ErrNotFound], and so is a
 // signer that does not exist.
@@ -41,12 +40,7 @@ func (a *Authority) PlanRevocation(ctx context.Context, r attest.KeyRevocation) 
 	if r.From.IsZero() || r.From.Before(leaf.cert.NotBefore) {
 		r.From = leaf.cert.NotBefore
 	}
-	if r.To.IsZero() {
-		if r.To = a.outOfUse(leaves, i); r.To.Before(r.From) { // whoever has the key does without the backend
-			r.To = leaf.cert.NotAfter
-		}
-	}
-	if r.To.After(leaf.cert.NotAfter) {
+	if r.To.IsZero() || r.To.After(leaf.cert.NotAfter) { // whoever has a copy of the key does without the backend
 		r.To = leaf.cert.NotAfter
 	}
 	r.From, r.To = r.From.UTC().Truncate(time.Second), r.To.UTC().Truncate(time.Second)
@@ -69,16 +63,6 @@ func (a *Authority) PlanRevocation(ctx context.Context, r attest.KeyRevocation) 
 		}
 	}
 	return r, touched, nil
-}
-
-// outOfUse is when the backend has refused to sign with the leaf's version since:
-// some time after its successor was adopted. The end of the leaf if there is no
-// successor, or versions are not taken out of use.
-func (a *Authority) outOfUse(leaves []certified, i int) time.Time {
-	if _, ok := a.config.Backend.(Retirer); !ok || i+1 == len(leaves) || a.config.RetireAfter < 0 {
-		return leaves[i].cert.NotAfter
-	}
-	return leaves[i+1].cert.NotBefore.Add(backdate + a.config.RetireAfter)
 }
 
 // Revoke records a revocation that [Authority.PlanRevocation] completed. From
@@ -123,8 +107,8 @@ func (s *signer) leave(ctx context.Context, r attest.KeyRevocation) error {
 	}
 	defer s.unlock()
 	now, err := s.authority.refresh(ctx)
-	if err != nil {
-		return err
+	if err != nil { // closed: what was revoked must not go on for want of a look
+		return s.stop(err)
 	}
 	current := s.current.Load()
 	if current.cert != nil && current.refused == nil {

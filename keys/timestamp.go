@@ -39,7 +39,7 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, 
 		ask = append(ask, func() ([]byte, error) { return a.stamp(ctx, StampRequest{Imprint: imprint}, pinned.unverified) })
 	}
 	for _, o := range c.Outside {
-		ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, imprint) })
+		ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, signature, a.config.Now()) })
 	}
 	if len(ask) == 1 { // the usual case, without goroutines
 		response, err := ask[0]()

@@ -77,6 +77,9 @@ func trustedRoot(config Config, now *state) ([]byte, error) {
 	if config.Log != nil {
 		for _, c := range now.certs[keyLog] {
 			addLog(logs, config.Log.url(c), c)
+			if end := now.closed(c); !end.IsZero() {
+				logs[hex.EncodeToString(logID(c))].ValidityPeriodEnd = end
+			}
 		}
 		if o := config.Log.Outside; o != nil {
 			logs[hex.EncodeToString(o.logID)] = &root.TransparencyLog{
@@ -112,6 +115,21 @@ func addLog(logs map[string]*root.TransparencyLog, url string, c certified) {
 		HashFunc: crypto.SHA256, SignatureHashFunc: crypto.SHA256,
 		ValidityPeriodStart: c.cert.NotBefore,
 	}
+}
+
+// shardOverlap is how long a shard may still be written to after its successor
+// has begun.
+const shardOverlap = 7 * 24 * time.Hour
+
+// closed is when a shard of the log ends: some time after the next one begins.
+// The zero time while there is none.
+func (s *state) closed(shard certified) time.Time {
+	for _, c := range s.certs[keyLog] {
+		if c.version > shard.version {
+			return c.cert.NotBefore.Add(shardOverlap)
+		}
+	}
+	return time.Time{}
 }
 
 // logID is how clients name a log with an ECDSA key: the SHA-256 of its SPKI.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -247,6 +248,9 @@ func (t *Trust) Verify(raw []byte, expect Expect) (*Verified, error) {
 	if v.subject, ok = v.statement.About(expect.Artifact); !ok {
 		return nil, &Error{StepSubject, fmt.Errorf("the statement is not about %s", expect.Artifact)}
 	}
+	if err := checkIssuedFor(v.leaf, v.identity.SAN); err != nil {
+		return nil, &Error{StepIdentity, err}
+	}
 	if want, got := expected(expect.Identity, v), v.identity; got != want || got.SAN == "" || got.Issuer == "" {
 		return nil, &Error{StepIdentity, fmt.Errorf("signed by %q of issuer %q, expected %q of issuer %q",
 			got.SAN, got.Issuer, want.SAN, want.Issuer)}
@@ -332,6 +336,19 @@ func (t *Trust) checkTimestamps(b *bundle.Bundle, result *verify.VerificationRes
 	}
 	if len(refused) > 0 || len(verified) != len(stamps) || len(result.VerifiedTimestamps) == 0 {
 		return fmt.Errorf("%d of %d timestamps do not verify: %w", len(stamps)-len(verified), len(stamps), errors.Join(refused...))
+	}
+	return nil
+}
+
+// issuingCA is the name of a CA that a Provost service has for one signer.
+var issuingCA = regexp.MustCompile(`^.{1,36} (provenance|evidence|verdict) issuing CA [1-9][0-9]*$`)
+
+// checkIssuedFor holds a CA to the one signer that it is named for. X.509 has no
+// constraint that would, so other clients do not.
+func checkIssuedFor(leaf *x509.Certificate, san string) error {
+	m := issuingCA.FindStringSubmatch(leaf.Issuer.CommonName)
+	if m != nil && !strings.HasSuffix(san, "/signers/"+m[1]) {
+		return fmt.Errorf("the CA %q may not speak for %q", leaf.Issuer.CommonName, san)
 	}
 	return nil
 }

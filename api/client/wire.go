@@ -114,7 +114,7 @@ type AttestationRevocation struct {
 type RevocationRequest struct {
 	Version int       `json:"version"`
 	From    time.Time `json:"from,omitzero"` // zero: since its certificate began
-	To      time.Time `json:"to,omitzero"`   // inclusive; zero: until it was taken out of use, or its certificate ends
+	To      time.Time `json:"to,omitzero"`   // inclusive; zero: until its certificate ends
 	Reason  string    `json:"reason,omitempty"`
 	// DryRun asks what it would touch, and records nothing.
 	DryRun bool `json:"dryRun,omitempty"`

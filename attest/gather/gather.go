@@ -105,15 +105,28 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 		return false
 	}
 	g.waiting = append(g.waiting, c)
-	if g.running == 0 || g.running < g.lim.Runs && (len(g.waiting) >= g.lim.Most || time.Since(g.waiting[0].since) > patience) {
+	switch {
+	case g.running == 0 || g.running < g.lim.Runs && len(g.waiting) >= g.lim.Most:
 		g.running++
 		go g.run()
+	case g.lim.Runs > 1 && len(g.waiting) == 1: // the first to wait sees to it that it does not wait for ever
+		time.AfterFunc(patience, g.relieve)
 	}
 	select {
 	case g.arrived <- struct{}{}:
 	default:
 	}
 	return true
+}
+
+// relieve begins another run if the one under way has stalled.
+func (g *Gatherer[In, Out]) relieve() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting) > 0 && g.running > 0 && g.running < g.lim.Runs && time.Since(g.waiting[0].since) >= patience {
+		g.running++
+		go g.run()
+	}
 }
 
 // forget takes a call out of the queue, unless a run has it.
@@ -177,7 +190,7 @@ func (g *Gatherer[In, Out]) take() []*call[In, Out] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := min(len(g.waiting), g.lim.Most)
-	if n == 0 || n < g.lim.Most && g.running > 1 { // the other one takes what waits
+	if n == 0 || n < g.lim.Most && g.running > 1 && time.Since(g.waiting[0].since) < patience { // the other one takes what waits
 		g.running--
 		return nil
 	}

@@ -351,3 +351,37 @@ func TestCrowd(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// TestStalledRun: a run that hangs holds up whoever may run beside it for a
+// moment, and no longer.
+func TestStalledRun(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	g := New("test", Limits{Most: 64, Runs: 2, Waiting: 100}, func(ctx context.Context, ins []int) []Result[int] {
+		if ins[0] < 0 {
+			<-hang
+		}
+		return double(ctx, ins)
+	})
+	go func() { _, _ = g.Call(context.Background(), -1) }()
+	for range 1000 { // until the one that hangs is running
+		g.mu.Lock()
+		running := g.running == 1 && len(g.waiting) == 0
+		g.mu.Unlock()
+		if running {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for in := range 10 {
+		wg.Go(func() {
+			if out, err := g.Call(ctx, in); err != nil || out != 2*in {
+				t.Errorf("got %d, %v", out, err)
+			}
+		})
+	}
+	wg.Wait()
+}

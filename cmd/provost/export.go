@@ -166,12 +166,7 @@ func (f *exportFlags) bundles(ctx context.Context, o *options, a artifact, want 
 		}
 		return [][]byte{one.Bundle}, nil
 	}
-	all, err := o.fetchBundles(ctx, a.Digest, want)
-	if err != nil || want != "" {
-		return all, err
-	}
-	verdicts, err := o.fetchBundles(ctx, a.Digest, attest.VSAType) // left out unless asked for
-	return append(all, verdicts...), err
+	return o.fetchBundles(ctx, a.Digest, func(t string) bool { return want == "" || t == want })
 }
 
 func parseExported(raw []byte) (e exported, err error) {

@@ -26,7 +26,7 @@ func (i *interval) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.IntVar(&i.version, "version", 0, "the `NUMBER` of the key version")
 	f.StringVar(&i.from, "from", "", "the `TIME` (RFC 3339) since when it is compromised")
-	f.StringVar(&i.to, "to", "", "the `TIME` (RFC 3339) until when, inclusive; default when it was taken out of use, or the end of its certificate")
+	f.StringVar(&i.to, "to", "", "the `TIME` (RFC 3339) until when, inclusive; default the end of its certificate")
 }
 
 // parse reads the times; an empty one is the zero time.

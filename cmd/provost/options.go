@@ -111,10 +111,9 @@ func (o *options) trustedRoot(ctx context.Context, file string) ([]byte, error) 
 	return raw, nil
 }
 
-// fetchBundles asks the service for all attestations about an artifact, of one
-// predicate type or all. Verdicts are left out unless asked for by type: a VSA
-// says what was judged, and is no evidence.
-func (o *options) fetchBundles(ctx context.Context, d attest.Digest, predicateType string) ([][]byte, error) {
+// fetchBundles asks the service for all attestations about an artifact of the
+// predicate types to keep.
+func (o *options) fetchBundles(ctx context.Context, d attest.Digest, keep func(predicateType string) bool) ([][]byte, error) {
 	if o.url == "" {
 		return nil, usageError{hint(errors.New("which bundle?"), "pass --bundle FILE, or name the service with --url")}
 	}
@@ -124,15 +123,14 @@ func (o *options) fetchBundles(ctx context.Context, d attest.Digest, predicateTy
 	}
 	var bundles [][]byte
 	for after := ""; ; {
-		page, err := service.Attestations(ctx, d, predicateType, after, 0)
+		page, err := service.Attestations(ctx, d, "", after, 0)
 		if err != nil {
 			return nil, fmt.Errorf("fetch attestations: %w", err)
 		}
 		for _, a := range page.Attestations {
-			if predicateType == "" && a.PredicateType == attest.VSAType {
-				continue
+			if keep(a.PredicateType) {
+				bundles = append(bundles, a.Bundle)
 			}
-			bundles = append(bundles, a.Bundle)
 		}
 		if page.Next == "" {
 			return bundles, nil

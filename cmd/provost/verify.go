@@ -127,7 +127,11 @@ func (f *verifyFlags) run(ctx context.Context, o *options, arg string) error {
 // the artifact.
 func (f *verifyFlags) bundles(ctx context.Context, o *options, a artifact, want string) ([][]byte, error) {
 	if f.bundle == "" {
-		return o.fetchBundles(ctx, a.Digest, want)
+		// Verdicts are left out unless asked for: a VSA says what was judged, and
+		// is no evidence. Revocations say what of the others holds no more.
+		return o.fetchBundles(ctx, a.Digest, func(t string) bool {
+			return t == want || want == "" && t != attest.VSAType || attest.IsRevocation(t)
+		})
 	}
 	raw, err := readBounded(f.bundle, maxBundleFile)
 	if err != nil {
