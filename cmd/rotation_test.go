@@ -93,6 +93,7 @@ func (l *load) sign(ctx context.Context, d *vaultDaemon) {
 // one replica is paused: no caller sees an error, and whatever was released is
 // believed.
 func TestRotationUnderLoad(t *testing.T) {
+	scheduled := rotateBySchedule(t) // which takes half a minute, meanwhile
 	a := startAsked(t, asked{tokenTTL: time.Hour, timeout: time.Minute, keys: "  retire_after: 2s\n"})
 	b := a.another(t)
 	replicas := []*vaultDaemon{a, b}
@@ -193,10 +194,14 @@ func TestRotationUnderLoad(t *testing.T) {
 	a.stop()
 	b.stop()
 	a.mustExplainLog(t)
+	t.Run("by schedule", scheduled)
 }
 
-// Of two replicas one rotates when the time has come, and the other follows.
-func TestScheduledRotationHappensOnce(t *testing.T) {
+// rotateBySchedule has two replicas of another service sign until a rotation is
+// due. The test that it returns sees that one of them rotated when the time
+// came, and the other followed.
+func rotateBySchedule(t *testing.T) func(*testing.T) {
+	t.Helper()
 	const most = 200
 	a := startAsked(t, asked{tokenTTL: time.Hour, timeout: 30 * time.Second, keys: fmt.Sprintf("  max_signatures: %d\n", most)})
 	b := a.another(t)
@@ -210,33 +215,35 @@ func TestScheduledRotationHappensOnce(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	for _, d := range []*vaultDaemon{a, b} { // each has looked at least once when it signs with the second version
-		if err := keystest.Poll(90*time.Second, func() bool {
-			l.sign(t.Context(), d)
-			time.Sleep(500 * time.Millisecond)
-			return l.got[len(l.got)-1].KeyVersion != 1
-		}); err != nil {
-			t.Errorf("has not rotated, or not followed: %v", err)
+	return func(t *testing.T) {
+		for _, d := range []*vaultDaemon{a, b} { // each has looked at least once when it signs with the second version
+			if err := keystest.Poll(90*time.Second, func() bool {
+				l.sign(t.Context(), d)
+				time.Sleep(500 * time.Millisecond)
+				return l.got[len(l.got)-1].KeyVersion != 1
+			}); err != nil {
+				t.Errorf("has not rotated, or not followed: %v", err)
+			}
 		}
+		if err := errors.Join(l.errs...); err != nil {
+			t.Error(err)
+		}
+		signed := map[int]int{}
+		for _, r := range l.got {
+			signed[r.KeyVersion]++
+		}
+		t.Logf("signatures by version: %v", signed)
+		if len(signed) != 2 || signed[1] < most || signed[2] == 0 {
+			t.Errorf("signatures by version: %v: want at least %d of the first and some of the second", signed, most)
+		}
+		if versions := evidenceVersions(t, b); !slices.Equal(versions, []int{1, 2}) {
+			t.Errorf("versions %v", versions)
+		}
+		if latest := vaultKey(t, a, "latest_version"); latest != 2 {
+			t.Errorf("Vault's latest version is %d", latest)
+		}
+		believed(t, a, l.got)
 	}
-	if err := errors.Join(l.errs...); err != nil {
-		t.Error(err)
-	}
-	signed := map[int]int{}
-	for _, r := range l.got {
-		signed[r.KeyVersion]++
-	}
-	t.Logf("signatures by version: %v", signed)
-	if len(signed) != 2 || signed[1] < most || signed[2] == 0 {
-		t.Errorf("signatures by version: %v: want at least %d of the first and some of the second", signed, most)
-	}
-	if versions := evidenceVersions(t, b); !slices.Equal(versions, []int{1, 2}) {
-		t.Errorf("versions %v", versions)
-	}
-	if latest := vaultKey(t, a, "latest_version"); latest != 2 {
-		t.Errorf("Vault's latest version is %d", latest)
-	}
-	believed(t, a, l.got)
 }
 
 // believed has every bundle judged by our verifier, and every fiftieth by
