@@ -100,8 +100,11 @@ func TestOutsideTimestampsThatFail(t *testing.T) {
 		return q
 	}
 	for name, answer := range map[string]func(http.ResponseWriter, []byte){
-		"an error":     func(w http.ResponseWriter, _ []byte) { http.Error(w, "no", 503) },
-		"a redirect":   func(w http.ResponseWriter, _ []byte) { w.Header().Set("Location", other.URL); w.WriteHeader(307) },
+		"an error": func(w http.ResponseWriter, _ []byte) { http.Error(w, "no", http.StatusServiceUnavailable) },
+		"a redirect": func(w http.ResponseWriter, _ []byte) {
+			w.Header().Set("Location", other.URL)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
 		"nothing":      func(http.ResponseWriter, []byte) {},
 		"no DER":       func(w http.ResponseWriter, _ []byte) { _, _ = w.Write([]byte("hello")) },
 		"far too much": func(w http.ResponseWriter, _ []byte) { _, _ = w.Write(bytes.Repeat([]byte("x"), 1<<20)) },
