@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/digitorus/timestamp"
+
 	"provost/attest"
 	"provost/keys"
 	"provost/keys/keystest"
@@ -115,8 +117,15 @@ func TestVaultTampered(t *testing.T) {
 	m.set(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		fmt.Fprintf(w, `{"data":{"key_version":1,"signature":"vault:v1:%s"}}`, base64.StdEncoding.EncodeToString(stolen))
 	})
-	if response, err := a.Timestamp(t.Context(), []byte("x")); !errors.Is(err, attest.ErrSelfCheck) || response != nil {
+	if response, err := a.Stamp(t.Context(), keys.StampRequest{}); !errors.Is(err, attest.ErrSelfCheck) || response != nil {
 		t.Errorf("timestamp with a foreign signature: %v", err)
+	}
+	// What the issuer gets, it verifies itself: by the certificate within, which
+	// is the authority's.
+	if stamps, err := a.Timestamp(t.Context(), []byte("x")); err == nil {
+		if _, err := timestamp.ParseResponse(stamps[0]); err == nil {
+			t.Error("a timestamp with a foreign signature verifies")
+		}
 	}
 	if err := a.Ready(t.Context()); !errors.Is(err, attest.ErrSelfCheck) {
 		t.Errorf("ready with a foreign signature: %v", err)
