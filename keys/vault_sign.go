@@ -35,9 +35,9 @@ import (
 // How calls become batches. 64 is where Vault's gain is nearly all there, and
 // small enough that a rotation is not held up behind it.
 //
-// The linger is about what two calls of a busy Vault take; whoever is alone
-// does not wait at all.
-var batches = gather.Limits{Most: 64, Runs: 2, Waiting: 4096, Linger: 3 * time.Millisecond}
+// The linger is about what a request takes alone; whoever is alone does not wait
+// at all.
+var batches = gather.Limits{Most: 64, Runs: 2, Waiting: 4096, Linger: 8 * time.Millisecond}
 
 // maxQueues bounds the queues kept, one for each key version in use.
 const maxQueues = 256

@@ -92,7 +92,7 @@ type Config struct {
 // Bounds of a batch and of the journal.
 const (
 	maxBatch       = 256
-	linger         = 3 * time.Millisecond
+	linger         = 8 * time.Millisecond
 	defaultFlush   = 16 << 20
 	maxJournal     = 16 // times flushAt: then nothing is appended until it can be flushed
 	defaultTimeout = 30 * time.Second
