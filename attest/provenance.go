@@ -9,9 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	provenance "github.com/in-toto/attestation/go/predicates/provenance/v1"
-	intoto "github.com/in-toto/attestation/go/v1"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // ProvenanceType is the predicateType of SLSA provenance 1.0 to 1.2, which
@@ -58,36 +56,38 @@ func (Provenance) claim(c Caller) (claim, error) {
 	return claim{ProvenanceType, predicate}, nil
 }
 
+// predicate writes SLSA provenance, canonically, so that a retried request is
+// recognised. It is not written by protojson, which takes as long as verifying
+// a signature does; a test compares the two.
 func (b *Build) predicate() ([]byte, error) {
-	external, err := structpb.NewStruct(b.ExternalParameters)
-	if err != nil {
-		return nil, fmt.Errorf("%w: externalParameters: %w", ErrInvalid, err)
-	}
-	def := &provenance.BuildDefinition{BuildType: b.BuildType, ExternalParameters: external}
-	if b.InternalParameters != nil {
-		if def.InternalParameters, err = structpb.NewStruct(b.InternalParameters); err != nil {
-			return nil, fmt.Errorf("%w: internalParameters: %w", ErrInvalid, err)
-		}
-	}
-	for _, d := range b.Dependencies {
-		def.ResolvedDependencies = append(def.ResolvedDependencies, &intoto.ResourceDescriptor{Uri: d.URI, Digest: d.Digest})
-	}
-	p := &provenance.Provenance{
-		BuildDefinition: def,
-		RunDetails: &provenance.RunDetails{
-			Builder:  &provenance.Builder{Id: b.BuilderID},
-			Metadata: &provenance.BuildMetadata{InvocationId: b.InvocationID},
-		},
-	}
 	if err := b.validate(); err != nil {
 		return nil, err
 	}
-	out, err := protojson.Marshal(p)
-	if err != nil {
-		return nil, err
+	definition := map[string]any{"buildType": b.BuildType, "externalParameters": b.ExternalParameters}
+	if b.InternalParameters != nil {
+		definition["internalParameters"] = b.InternalParameters
 	}
-	// protojson varies its white space on purpose; the same build must give
-	// the same bytes, or a retried request would not be recognised.
+	dependencies := make([]map[string]any, len(b.Dependencies))
+	for i, d := range b.Dependencies {
+		dependencies[i] = map[string]any{"uri": d.URI}
+		if len(d.Digest) > 0 {
+			dependencies[i]["digest"] = d.Digest
+		}
+	}
+	if len(dependencies) > 0 {
+		definition["resolvedDependencies"] = dependencies
+	}
+	metadata := map[string]any{}
+	if b.InvocationID != "" {
+		metadata["invocationId"] = b.InvocationID
+	}
+	out, err := encodeJSON(map[string]any{
+		"buildDefinition": definition,
+		"runDetails":      map[string]any{"builder": map[string]any{"id": b.BuilderID}, "metadata": metadata},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: provenance: %w", ErrInvalid, err)
+	}
 	v := jsontext.Value(out)
 	err = v.Canonicalize()
 	return v, err

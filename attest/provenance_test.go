@@ -6,9 +6,15 @@ package attest
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+	provenance "github.com/in-toto/attestation/go/predicates/provenance/v1"
+	intoto "github.com/in-toto/attestation/go/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 func TestProvenanceRoundTrip(t *testing.T) {
@@ -79,4 +85,53 @@ func FuzzParseProvenance(f *testing.F) {
 			t.Errorf("%s: believed without builder.id or buildType", data)
 		}
 	})
+}
+
+// What we write is what protojson would have written of the in-toto binding.
+func TestPredicateIsTheProtobuf(t *testing.T) {
+	for name, b := range map[string]*Build{
+		"the least": {BuilderID: "https://b.example/1", BuildType: "https://t.example/1", ExternalParameters: map[string]any{}},
+		"everything": {
+			BuilderID: "https://b.example/1", BuildType: "https://t.example/1", InvocationID: "https://i.example/<1>&é",
+			ExternalParameters: map[string]any{"workflow": map[string]any{"ref": "refs/heads/é", "n": 1.5, "b": true, "l": []any{"x", nil}}},
+			InternalParameters: map[string]any{"github": map[string]any{"event_name": "push", "id": "9007199254740993"}},
+			Dependencies: []Resource{
+				{URI: "git+https://g.example/a@refs/heads/main", Digest: map[string]string{"gitCommit": strings.Repeat("a", 40)}},
+				{URI: "https://g.example/b"},
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := b.predicate()
+			if err != nil {
+				t.Fatal(err)
+			}
+			external, err := structpb.NewStruct(b.ExternalParameters)
+			if err != nil {
+				t.Fatal(err)
+			}
+			def := &provenance.BuildDefinition{BuildType: b.BuildType, ExternalParameters: external}
+			if b.InternalParameters != nil {
+				if def.InternalParameters, err = structpb.NewStruct(b.InternalParameters); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, d := range b.Dependencies {
+				def.ResolvedDependencies = append(def.ResolvedDependencies, &intoto.ResourceDescriptor{Uri: d.URI, Digest: d.Digest})
+			}
+			raw, err := protojson.Marshal(&provenance.Provenance{BuildDefinition: def, RunDetails: &provenance.RunDetails{
+				Builder: &provenance.Builder{Id: b.BuilderID}, Metadata: &provenance.BuildMetadata{InvocationId: b.InvocationID},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := jsontext.Value(raw)
+			if err := want.Canonicalize(); err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != string(want) {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
 }
