@@ -53,7 +53,7 @@ race:
 	go test -race -short ./...
 
 bench: build testbed
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./cmd ./keys ./store
 
 vuln:
 	go run $(GOVULNCHECK) ./...
