@@ -70,7 +70,7 @@ func (e LogEntry) Body() []byte {
 // signed, the log itself has checked, once for all entries under it.
 func checkLogged(e LogEntry, logged *protorekor.TransparencyLogEntry) error {
 	p := logged.GetInclusionProof()
-	size, root, err := parseCheckpoint(p.GetCheckpoint().GetEnvelope())
+	size, root, err := ParseCheckpoint(p.GetCheckpoint().GetEnvelope())
 	if err != nil {
 		return fmt.Errorf("%w: log entry: %w", ErrSelfCheck, err)
 	}
@@ -90,9 +90,10 @@ func checkLogged(e LogEntry, logged *protorekor.TransparencyLogEntry) error {
 	return nil
 }
 
-// parseCheckpoint reads tree size and root hash of a checkpoint
-// (c2sp.org/tlog-checkpoint: origin, size, base64 root hash, one a line).
-func parseCheckpoint(envelope string) (size int64, root []byte, err error) {
+// ParseCheckpoint reads tree size and root hash of a checkpoint
+// (c2sp.org/tlog-checkpoint: origin, size, base64 root hash, one a line). It
+// verifies nothing.
+func ParseCheckpoint(envelope string) (size int64, root []byte, err error) {
 	lines := strings.SplitN(envelope, "\n", 4)
 	if len(lines) < 4 {
 		return 0, nil, errors.New("checkpoint: want origin, size and root hash")
@@ -133,7 +134,7 @@ func CheckpointOf(raw []byte) (size int64, root []byte, err error) {
 	if len(entries) == 0 {
 		return 0, nil, fmt.Errorf("%w: bundle has no log entry", ErrInvalid)
 	}
-	return parseCheckpoint(entries[0].GetInclusionProof().GetCheckpoint().GetEnvelope())
+	return ParseCheckpoint(entries[0].GetInclusionProof().GetCheckpoint().GetEnvelope())
 }
 
 // ParseLogEntry returns the digest that a log entry's body says was signed. The

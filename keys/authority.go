@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -176,7 +177,8 @@ type Authority struct {
 	holder  string // names this process in leases
 	signers map[attest.Power]*signer
 	now     atomic.Pointer[state]
-	log     *shard // the shard that is open for writing; nil without a log
+	reading sync.Mutex // held by refresh, so that what was read first is never what counts last
+	log     *shard     // the shard that is open for writing; nil without a log
 	shards  []*shard
 	ct      *ctLog // nil without a log
 	probe   probe
@@ -265,6 +267,8 @@ func (a *Authority) Close() error {
 // refresh reads the archive, and makes it what verifiers are told from now on.
 // When it fails what was read before stays.
 func (a *Authority) refresh(ctx context.Context) (*state, error) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	archived, err := readArchive(ctx, a.config)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,61 @@ func TestAnotherShard(t *testing.T) {
 		if err := r.believed(b.Bundle); err != nil {
 			t.Errorf("bundle %d: %v", i, err)
 		}
+	}
+	// Each is served to those who ask for it by its host.
+	for asked, want := range map[string]string{"provost.example.com": "provost.example.com\n1\n", host: host + "\n1\n", "localhost:8080": host + "\n1\n"} {
+		w := httptest.NewRecorder()
+		q := httptest.NewRequest("GET", "/log/checkpoint", nil)
+		q.Host = asked
+		r.LogHandlers()["/log/"].ServeHTTP(w, q)
+		if w.Code != 200 || !strings.HasPrefix(w.Body.String(), want) {
+			t.Errorf("asked as %s: %d %q", asked, w.Code, w.Body)
+		}
+	}
+	// The first one closes some time after, and the trusted root says so.
+	text, err := r.TrustedRoot()
+	check(t, err)
+	if end := shard.NotBefore.Add(7 * 24 * time.Hour).Format(time.RFC3339); !strings.Contains(string(text), `"end":"`+end+`"`) {
+		t.Errorf("the first shard does not end at %s", end)
+	}
+	check(t, r.Close())
+	r.config.Log = config.Log
+	r.open() // still writable
+	skew += 8 * 24 * time.Hour
+	check(t, r.Maintain(t.Context()))
+	if _, err := r.Log().Append(t.Context(), attest.LogEntry{}); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("an entry for a closed shard: %v", err)
+	}
+	check(t, r.Close())
+	if _, err := keys.Open(t.Context(), r.config); !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "was closed") {
+		t.Errorf("a closed shard: %v", err)
+	}
+}
+
+// A revocation counts also while what is published cannot be read, and no
+// authority becomes known meanwhile.
+func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
+	var broken error
+	var given []byte
+	r := newLoggedRealm(t, func(c *keys.Config) {
+		c.Published = func(context.Context) ([]byte, error) { return given, broken }
+	})
+	text, err := r.TrustedRoot()
+	check(t, err)
+	given = text
+	check(t, r.Maintain(t.Context()))
+	made := r.sign()
+	broken = errors.New("a disk that is gone")
+	revoke(t, r.Authority, attest.KeyRevocation{Signer: attest.PowerProvenance, Version: 1})
+	if err := r.believed(made.Bundle); err == nil {
+		t.Error("believed after its revocation")
+	}
+	if again := r.sign(); again.KeyVersion != 2 {
+		t.Errorf("goes on with version %d", again.KeyVersion)
+	}
+	if a, err := keys.Open(t.Context(), r.config); err == nil {
+		a.Close()
+		t.Error("starts without knowing what is published")
 	}
 }
 

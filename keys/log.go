@@ -239,8 +239,7 @@ func (a *Authority) shardHandler() http.Handler {
 		others[s.key.cert.DNSNames[0]] = s.tree.Handler()
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := (&url.URL{Host: r.Host}).Hostname()
-		if h, ok := others[host]; ok && host != a.config.Log.host() {
+		if h, ok := others[(&url.URL{Host: r.Host}).Hostname()]; ok {
 			h.ServeHTTP(w, r)
 			return
 		}

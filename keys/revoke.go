@@ -102,8 +102,8 @@ func (e *IncompleteError) Recorded() bool { return true }
 
 // leave brings the signer to a version that the revocation does not touch.
 func (s *signer) leave(ctx context.Context, r attest.KeyRevocation) error {
-	if err := s.lock(ctx); err != nil {
-		return err
+	if err := s.lock(ctx); err != nil { // closed: stopped, until whoever has the turn adopts what is not revoked
+		return s.stop(err)
 	}
 	defer s.unlock()
 	now, err := s.authority.refresh(ctx)

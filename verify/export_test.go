@@ -3,9 +3,8 @@
 
 package verify
 
-// ParseCheckpoint and ResourceURI are for tests of what no caller can reach
-// directly.
+// For tests of what no caller can reach directly.
 var (
-	ParseCheckpoint = parseCheckpoint
-	ResourceURI     = resourceURI
+	ResourceURI    = resourceURI
+	CheckIssuedFor = checkIssuedFor
 )

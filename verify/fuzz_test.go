@@ -109,7 +109,7 @@ func FuzzCheckpoint(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		size, hash, err := verify.ParseCheckpoint(text)
+		size, hash, err := attest.ParseCheckpoint(text)
 		if err != nil && (size != 0 || hash != nil) {
 			t.Fatalf("%d, %x with %v", size, hash, err)
 		}

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -181,7 +180,7 @@ func checkEntry(b *bundle.Bundle, entry *protorekor.TransparencyLogEntry) error 
 	if !sameBytes(entry.GetCanonicalizedBody(), rebuilt) {
 		return errors.New("the entry's body is not this bundle's")
 	}
-	size, rootHash, err := parseCheckpoint(proof.GetCheckpoint().GetEnvelope())
+	size, rootHash, err := attest.ParseCheckpoint(proof.GetCheckpoint().GetEnvelope())
 	if err != nil {
 		return err
 	}
@@ -211,20 +210,4 @@ func rebuildBody(b *bundle.Bundle) ([]byte, error) {
 		Digest:    sha256.Sum256(dsse.PAE(attest.PayloadType, envelope.GetPayload())),
 		Signature: envelope.GetSignatures()[0].GetSig(), Certificate: content.Certificate().Raw,
 	}.Body(), nil
-}
-
-// parseCheckpoint reads tree size and root hash of a tlog checkpoint
-// (c2sp.org/tlog-checkpoint: origin, size, base64 root hash, one a line).
-func parseCheckpoint(envelope string) (size int64, rootHash []byte, err error) {
-	lines := strings.SplitN(envelope, "\n", 4)
-	if len(lines) < 4 {
-		return 0, nil, errors.New("checkpoint: want origin, size and root hash")
-	}
-	if size, err = strconv.ParseInt(lines[1], 10, 64); err != nil {
-		return 0, nil, errors.New("checkpoint: tree size is not a number")
-	}
-	if rootHash, err = base64.StdEncoding.DecodeString(lines[2]); err != nil {
-		return 0, nil, errors.New("checkpoint: root hash is not base64")
-	}
-	return size, rootHash, nil
 }

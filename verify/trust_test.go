@@ -657,3 +657,26 @@ func TestAuthorities(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A CA of a Provost service speaks for the signer that it is named for, and for
+// no other; one that is named in another way is held to nothing here.
+func TestCheckIssuedFor(t *testing.T) {
+	for _, tt := range []struct {
+		ca, san string
+		ok      bool
+	}{
+		{"Example provenance issuing CA 1", service + "/signers/provenance", true},
+		{"Example provenance issuing CA 23", service + "/signers/provenance", true},
+		{"Example evidence issuing CA 1", service + "/signers/provenance", false},
+		{"Example evidence issuing CA 2", service + "/signers/verdict", false},
+		{"Example verdict issuing CA 1", service + "/signers/evidence", false},
+		{"Example verdict issuing CA 1", "https://github.com/acme/app", false},
+		{"Example verdict issuing CA 1", "", false},
+		{"sigstore-intermediate", "https://github.com/acme/app", true},
+	} {
+		leaf := &x509.Certificate{Issuer: pkix.Name{CommonName: tt.ca}}
+		if err := verify.CheckIssuedFor(leaf, tt.san); (err == nil) != tt.ok {
+			t.Errorf("%q for %q: %v", tt.ca, tt.san, err)
+		}
+	}
+}
