@@ -17,9 +17,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/digitorus/timestamp"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+
+	"provost/attest/rfc3161"
 )
 
 // ErrSelfCheck means that a signature or timestamp which this service just
@@ -145,7 +146,8 @@ type Issuer struct {
 	// UnderWay counts the requests that are being signed; nil if nobody asks.
 	UnderWay *atomic.Int64
 
-	leaf atomic.Pointer[x509.Certificate] // the last one parsed; there are few
+	leaf   atomic.Pointer[x509.Certificate] // the last one parsed; there are few
+	stamps rfc3161.Parser
 }
 
 // Issue signs one attestation. It is the only caller of [Signer.Sign].
@@ -236,7 +238,7 @@ func (i *Issuer) prove(ctx context.Context, message []byte, sig Signature, leaf 
 	if p.stamps, err = i.Timestamper.Timestamp(ctx, sig.DER); err != nil {
 		return proofs{}, fmt.Errorf("timestamp: %w", err)
 	}
-	if p.signedAt, err = checkTimestamps(p.stamps, sig.DER, leaf); err != nil {
+	if p.signedAt, err = i.checkTimestamps(p.stamps, sig.DER, leaf); err != nil {
 		return proofs{}, fmt.Errorf("timestamp: %w", err)
 	}
 	if i.Log == nil {
@@ -276,9 +278,9 @@ func (i *Issuer) checkSignature(message []byte, sig Signature) (*x509.Certificat
 }
 
 // checkTimestamps returns the earliest time in our own timestamps.
-func checkTimestamps(responses [][]byte, signature []byte, leaf *x509.Certificate) (earliest time.Time, err error) {
+func (i *Issuer) checkTimestamps(responses [][]byte, signature []byte, leaf *x509.Certificate) (earliest time.Time, err error) {
 	for _, r := range responses {
-		at, err := checkTimestamp(r, signature, leaf)
+		at, err := i.checkTimestamp(r, signature, leaf)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -295,20 +297,19 @@ func checkTimestamps(responses [][]byte, signature []byte, leaf *x509.Certificat
 // checkTimestamp returns the time in our own timestamp, if it stamps this
 // signature at a time inside the leaf's validity. Outside it no verifier would
 // ever believe the bundle.
-func checkTimestamp(response, signature []byte, leaf *x509.Certificate) (time.Time, error) {
-	ts, err := timestamp.ParseResponse(response)
+func (i *Issuer) checkTimestamp(response, signature []byte, leaf *x509.Certificate) (time.Time, error) {
+	ts, err := i.stamps.Parse(response)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%w: timestamp: %w", ErrSelfCheck, err)
 	}
-	imprint := sha256.Sum256(signature)
-	if !bytes.Equal(ts.HashedMessage, imprint[:]) {
+	if ts.Imprint != sha256.Sum256(signature) {
 		return time.Time{}, fmt.Errorf("%w: timestamp is over something else", ErrSelfCheck)
 	}
 	if ts.Time.Before(leaf.NotBefore) || ts.Time.After(leaf.NotAfter) {
 		return time.Time{}, fmt.Errorf("%w: timestamp %s lies outside the leaf's window %s to %s", ErrUnavailable,
 			ts.Time.UTC().Format(time.RFC3339), leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
 	}
-	return ts.Time.UTC(), nil
+	return ts.Time, nil
 }
 
 func validateIdempotencyKey(key string) error {

@@ -18,14 +18,15 @@ import (
 	"github.com/digitorus/timestamp"
 
 	"provost/attest"
+	"provost/attest/rfc3161"
 )
 
 // oidPolicy is the policy timestamps are made under: the one of Sigstore's own
 // timestamp authority, which promises no more than that the clock was read.
 var oidPolicy = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}
 
-// accuracy of our timestamps: they carry whole seconds.
-const accuracy = time.Second
+// accuracy of our timestamps, in seconds: they carry whole ones.
+const accuracy = 1
 
 // Timestamp implements [attest.Timestamper]: our own authority's, those outside,
 // or both, as the configuration says. All are asked at once, and as many must
@@ -89,15 +90,10 @@ func (a *Authority) stamp(ctx context.Context, r StampRequest, signer func(pinne
 	if err != nil {
 		return nil, err
 	}
-	response, err := (&timestamp.Timestamp{
-		HashAlgorithm:     crypto.SHA256,
-		HashedMessage:     r.Imprint[:],
-		Time:              now,
-		Accuracy:          accuracy,
-		Nonce:             r.Nonce,
-		Policy:            oidPolicy,
-		AddTSACertificate: !r.Bare,
-	}).CreateResponseWithOpts(tsa.cert, signer(a.pinned(ctx, keyTimestamp, tsa)), crypto.SHA256)
+	sign := signer(a.pinned(ctx, keyTimestamp, tsa))
+	response, err := rfc3161.Create(rfc3161.Request{
+		Stamp: rfc3161.Stamp{Imprint: r.Imprint, Time: now}, Policy: oidPolicy, Accuracy: accuracy, Nonce: r.Nonce, Bare: r.Bare,
+	}, tsa.cert, func(digest []byte) ([]byte, error) { return sign.Sign(nil, digest, crypto.SHA256) })
 	if err != nil {
 		return nil, fmt.Errorf("timestamp: %w", outward(err))
 	}
