@@ -108,8 +108,14 @@ type Config struct {
 	// that every verifier has heard of it; 0 for 48 hours.
 	Lead time.Duration
 	// Published returns the trusted root that verifiers have been given, to
-	// use no authority they do not know; nil when it is not distributed.
+	// use no authority they do not know; nil when it is not distributed. It
+	// returns nil while nothing is published yet, or what was is not to be
+	// found: then only the authorities that Init made are used.
 	Published func(ctx context.Context) ([]byte, error)
+	// CheckKept is an error if a trusted root trusts again what a published
+	// one has ceased to trust, and returns which authorities of the published
+	// one it lacks. It is required with Published.
+	CheckKept func(published, trustedRoot []byte) (dropped []string, err error)
 	// Log is the transparency log; nil for none.
 	Log *LogConfig
 	// Timestamps says whose timestamps a signature gets.
@@ -145,6 +151,9 @@ func (c *Config) complete() error {
 	}
 	if c.Lead < 0 {
 		return fmt.Errorf("%w: lead %s: want 0 or more", attest.ErrInvalid, c.Lead)
+	}
+	if c.Published != nil && c.CheckKept == nil {
+		return fmt.Errorf("%w: what is published must be compared: want CheckKept", attest.ErrInvalid)
 	}
 	if err := c.Timestamps.complete(); err != nil {
 		return err
@@ -189,14 +198,25 @@ type state struct {
 	archived
 	revoked   []attest.KeyRevocation
 	trusted   []byte
-	published []byte // the trusted root that verifiers were given; nil when it is not distributed
+	published []byte // the trusted root that verifiers were given; nil for none
+	// distributed says that verifiers are given one, be it not yet.
+	distributed bool
+	// lost says that revocations which verifiers were told are not in the
+	// archive. nil when all are.
+	lost error
 }
 
 // known reports whether verifiers have been told of an authority: of a log they
 // are told the key, of all others the certificate.
 func (s *state) known(c certified) bool {
+	if !s.distributed {
+		return true
+	}
+	if s.published == nil { // closed: verifiers begin with what Init made; of a later one they cannot have been told
+		return !c.cert.NotBefore.After(s.root.cert.NotBefore)
+	}
 	told := func(der []byte) bool { return bytes.Contains(s.published, base64.StdEncoding.AppendEncode(nil, der)) }
-	return s.published == nil || told(c.cert.Raw) || told(c.cert.RawSubjectPublicKeyInfo)
+	return told(c.cert.Raw) || told(c.cert.RawSubjectPublicKeyInfo)
 }
 
 // A certified is a key version with its certificate.
@@ -299,11 +319,11 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read revocations: %w", err)
 	}
-	now := &state{archived: archived, revoked: revoked}
+	now := &state{archived: archived, revoked: revoked, distributed: a.config.Published != nil}
 	if now.trusted, err = trustedRoot(a.config, now); err != nil {
 		return nil, err
 	}
-	if a.config.Published != nil {
+	if now.distributed {
 		now.published, err = a.config.Published(ctx)
 		switch {
 		case err != nil && before == nil:
@@ -313,8 +333,30 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 			a.config.Warn("what is published cannot be read: no new authority is used", "error", err.Error())
 		}
 	}
+	a.compare(before, now)
 	a.now.Store(now)
 	return now, nil
+}
+
+// compare sees whether the archive still has what verifiers were told. What is
+// lost is told once.
+func (a *Authority) compare(before, now *state) {
+	if now.published == nil {
+		return
+	}
+	if before != nil && bytes.Equal(before.published, now.published) && bytes.Equal(before.trusted, now.trusted) {
+		now.lost = before.lost
+		return
+	}
+	dropped, err := a.config.CheckKept(now.published, now.trusted)
+	if err != nil { // closed: what was revoked would be believed again
+		now.lost = fmt.Errorf("%w: the database lacks a revocation that is published, so nothing is believed: restore the newest database, "+
+			"or revoke again what was revoked: %v", attest.ErrUnavailable, err)
+		a.config.Warn("revocations are lost", "error", now.lost.Error())
+	}
+	for _, d := range dropped {
+		a.config.Warn("an authority is published and not in the database: has it lost certificates?", "authority", d)
+	}
 }
 
 // agreeing returns the newest of a key's certified versions, after comparing
@@ -360,8 +402,15 @@ func (a *Authority) Signer(p attest.Power) attest.Signer {
 // TrustedRoot returns trusted_root.json, all that a verifier needs to have. It
 // is the same bytes every time, until another authority is certified or an
 // interval revoked: which other processes see at their next
-// [Authority.Maintain]. The caller must not change them.
-func (a *Authority) TrustedRoot() ([]byte, error) { return a.now.Load().trusted, nil }
+// [Authority.Maintain]. The caller must not change them. While the archive
+// lacks a revocation that is published it is an [attest.ErrUnavailable].
+func (a *Authority) TrustedRoot() ([]byte, error) {
+	now := a.now.Load()
+	if now.lost != nil {
+		return nil, now.lost
+	}
+	return now.trusted, nil
+}
 
 // Rotate makes a new version of the signer's key, a leaf for it, archives the
 // leaf, and only then signs with it; signing goes on meanwhile. Other
@@ -434,6 +483,9 @@ type probe struct {
 // it has each of them sign a constant and checks the signature. The logs'
 // directories must take a file. Callers within a second share one answer.
 func (a *Authority) Ready(ctx context.Context) error {
+	if now := a.now.Load(); now.lost != nil {
+		return now.lost
+	}
 	select {
 	case a.probe.turn <- struct{}{}:
 		defer func() { <-a.probe.turn }()

@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 	"provost/attest"
 	"provost/keys"
+	"provost/keys/tuf"
 )
 
 // A safe has the root key of a realm.
@@ -65,8 +66,9 @@ func newSafe(t *testing.T, config keys.Config) safe {
 func TestLaterAuthorityIsUsedInTime(t *testing.T) {
 	config, store, now := newConfig(t)
 	published := []byte("nothing of it")
-	var given []byte // what verifiers were given; nil for not distributed
+	var given []byte // what verifiers were given; nil for nothing yet
 	config.Published = func(context.Context) ([]byte, error) { return given, nil }
+	config.CheckKept = tuf.CheckKept
 	s := newSafe(t, config)
 	config = pin(t, config)
 	a, err := keys.Open(t.Context(), config)
@@ -98,6 +100,9 @@ func TestLaterAuthorityIsUsedInTime(t *testing.T) {
 	}
 	old := text
 	now.advance(next.NotBefore.Sub(now.Now()) + time.Second)
+	if stamps(next.Raw) {
+		t.Error("used though nothing is published: a directory that is not there tells nobody")
+	}
 	given = published
 	if err := a.Maintain(t.Context()); err == nil { // not even the first is in it: nothing can be used
 		if _, err := a.Timestamp(t.Context(), []byte("x")); !errors.Is(err, attest.ErrUnavailable) {
@@ -182,6 +187,7 @@ func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
 	var given []byte
 	r := newLoggedRealm(t, func(c *keys.Config) {
 		c.Published = func(context.Context) ([]byte, error) { return given, broken }
+		c.CheckKept = tuf.CheckKept
 	})
 	text, err := r.TrustedRoot()
 	check(t, err)
@@ -200,6 +206,60 @@ func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
 		a.Close()
 		t.Error("starts without knowing what is published")
 	}
+}
+
+// A database that was put back to before a revocation which is published: the
+// service starts, believes nothing and says what to do; once the revocation is
+// there again all is as before.
+func TestLostRevocation(t *testing.T) {
+	var given []byte
+	r := newLoggedRealm(t, func(c *keys.Config) {
+		c.Published = func(context.Context) ([]byte, error) { return given, nil }
+		c.CheckKept = tuf.CheckKept
+	})
+	made := r.sign()
+	revoke(t, r.Authority, attest.KeyRevocation{Signer: attest.PowerProvenance, Version: 1})
+	text, err := r.TrustedRoot()
+	check(t, err)
+	given = text
+	check(t, r.Maintain(t.Context()))
+
+	check(t, r.Close())
+	archive := &forgetful{Archive: r.config.Archive, forgets: true}
+	r.config.Archive = archive
+	r.open()
+	for what, f := range map[string]func() error{
+		"TrustedRoot": func() error { _, err := r.TrustedRoot(); return err },
+		"Ready":       func() error { return r.Ready(t.Context()) },
+	} {
+		if err := f(); !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "revoke again") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	archive.forgets = false // as after it was revoked again
+	check(t, r.Maintain(t.Context()))
+	again, err := r.TrustedRoot()
+	check(t, err)
+	if !bytes.Equal(text, again) {
+		t.Error("another trusted root than before")
+	}
+	if err := r.believed(made.Bundle); err == nil {
+		t.Error("believed after its revocation")
+	}
+	check(t, r.Ready(t.Context()))
+}
+
+// A forgetful archive was put back to before the revocations.
+type forgetful struct {
+	keys.Archive
+	forgets bool
+}
+
+func (f *forgetful) KeyRevocations(ctx context.Context) ([]attest.KeyRevocation, error) {
+	if f.forgets {
+		return nil, nil
+	}
+	return f.Archive.KeyRevocations(ctx)
 }
 
 func TestImportRefuses(t *testing.T) {

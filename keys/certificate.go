@@ -204,6 +204,13 @@ type pinned struct {
 
 func (p pinned) Public() crypto.PublicKey { return p.public }
 
+// SignerOf returns a version of a backend's key as crypto knows signers, for
+// what is done under ctx. It returns only signatures that verify with that
+// version's public key; any other is an [attest.ErrSelfCheck].
+func SignerOf(ctx context.Context, b Backend, key string, v Version) crypto.Signer {
+	return pinned{ctx, b, key, v.Number, v.Public}
+}
+
 // unverified is the same for whoever verifies the signature in another way.
 func (p pinned) unverified() crypto.Signer { return unverified(p) }
 

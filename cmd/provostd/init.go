@@ -140,6 +140,7 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 			}
 			return published, nil
 		}
+		k.CheckKept = tuf.CheckKept
 	}
 	if c.Log != nil {
 		log, err := logConfig(*c.Log)

@@ -100,6 +100,7 @@ type stageFlags struct {
 	threshold                    int
 	add, remove                  []string
 	newRoot, newOnline, firstOne bool
+	allowDropped                 bool
 }
 
 func (f *stageFlags) common(c *cobra.Command) {
@@ -150,8 +151,14 @@ A new root must be signed by a threshold of the keys before and of the new ones.
 	c.Flags().StringArrayVar(&f.remove, "remove-key", nil, "`ID` or public file of an offline key to remove")
 	c.Flags().BoolVar(&f.newOnline, "online-key", false, "replace the online key by a new version of it")
 	c.Flags().BoolVar(&f.newRoot, "new-root", false, "a new root even if only its expiry changes")
+	c.Flags().BoolVar(&f.allowDropped, "allow-dropped", false, allowDroppedUsage)
 	return c
 }
+
+const allowDroppedUsage = "drop authorities that are published and that the trusted root does not have any more"
+
+// keptHint says what to do when a publication would lose trust or revocations.
+const keptHint = "is this the newest database? restore that, or revoke again what was; --allow-dropped if an authority is to go"
 
 // stageTUF writes a staged file.
 func stageTUF(ctx context.Context, f stageFlags) error {
@@ -208,7 +215,7 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 	if change.Files, err = tufFiles(ctx, c, db, trusted); err != nil {
 		return err
 	}
-	repository, err := openTUF(c, b)
+	repository, err := openTUF(c, b, f.allowDropped)
 	if err != nil {
 		return err
 	}
@@ -227,8 +234,11 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		}
 	}
 	staged, err := repository.Stage(ctx, time.Now(), change)
-	if errors.Is(err, attest.ErrNotFound) {
+	switch {
+	case errors.Is(err, attest.ErrNotFound):
 		err = hint(err, "provostd init --config "+f.config+" makes the online key")
+	case errors.Is(err, attest.ErrDenied), errors.Is(err, attest.ErrConflict):
+		err = hint(err, keptHint)
 	}
 	if err != nil {
 		return err
@@ -397,14 +407,16 @@ func tufPublishCommand() *cobra.Command {
 		Use:   "publish --config FILE STAGED…",
 		Short: "Publish a staged file when enough offline keys have signed it",
 		Long: `Publish a staged file when enough offline keys have signed it. Several files are
-copies of one that were signed apart. It refuses what clients would refuse, and
-an authority that would be used before every client can know it (tuf.lead).
+copies of one that were signed apart. It refuses what clients would refuse, an
+authority that would be used before every client can know it (tuf.lead), and a
+trusted root that lacks a revocation or an authority which is published.
 
 It may be run again after it was interrupted. Clients find the old trust root or
 the new one at any time.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	path := c.Flags().String("config", "", "`FILE` with the configuration (YAML)")
+	allowDropped := c.Flags().Bool("allow-dropped", false, allowDroppedUsage)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config, err := requireTUF(*path)
 		if err != nil {
@@ -423,7 +435,7 @@ the new one at any time.`,
 			return fmt.Errorf("open keys: %w", err)
 		}
 		defer closeBackend(b)
-		repository, err := openTUF(config, b)
+		repository, err := openTUF(config, b, *allowDropped)
 		if err != nil {
 			return err
 		}
@@ -507,7 +519,7 @@ func printStatus(dir string, s tuf.Status) {
 // checkTUF is what config check says of the repository: that clients can read
 // it, and that its online key is there. Nothing published is not wrong yet.
 func checkTUF(ctx context.Context, c Config, b keys.Backend) (warning string, err error) {
-	repository, err := openTUF(c, b)
+	repository, err := openTUF(c, b, false)
 	if err != nil {
 		return "", err
 	}
@@ -545,9 +557,9 @@ func requireTUF(path string) (Config, error) {
 }
 
 // openTUF opens the repository with its online key in the backend.
-func openTUF(c Config, b keys.Backend) (*tuf.Repository, error) {
+func openTUF(c Config, b keys.Backend, allowDropped bool) (*tuf.Repository, error) {
 	return tuf.Open(tuf.Config{
-		Directory: c.TUF.Directory, Lead: c.TUF.Lead, SnapshotExpiry: c.TUF.SnapshotExpiry, TimestampExpiry: c.TUF.TimestampExpiry,
+		AllowDropped: allowDropped, Directory: c.TUF.Directory, Lead: c.TUF.Lead, SnapshotExpiry: c.TUF.SnapshotExpiry, TimestampExpiry: c.TUF.TimestampExpiry,
 		Online: func(ctx context.Context) ([]crypto.Signer, error) { return onlineSigners(ctx, b, tufKey) },
 	})
 }
@@ -561,23 +573,9 @@ func onlineSigners(ctx context.Context, b keys.Backend, key string) ([]crypto.Si
 	}
 	signers := make([]crypto.Signer, len(versions))
 	for i, v := range versions {
-		signers[i] = backendSigner{ctx, b, key, v}
+		signers[i] = keys.SignerOf(ctx, b, key, v)
 	}
 	return signers, nil
-}
-
-// A backendSigner is one version of a key, as crypto knows signers.
-type backendSigner struct {
-	ctx     context.Context // of the one operation for which it was made
-	backend keys.Backend
-	key     string
-	version keys.Version
-}
-
-func (s backendSigner) Public() crypto.PublicKey { return s.version.Public }
-
-func (s backendSigner) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
-	return s.backend.Sign(s.ctx, s.key, s.version.Number, digest)
 }
 
 // ownTrustedRoot is the trusted root that the service has, made of what is in

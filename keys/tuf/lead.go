@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -147,6 +148,51 @@ func checkLead(before, after []byte, now time.Time, lead time.Duration) error {
 			return fmt.Errorf("%w: %s %s (%s) was not published before: it may begin at %s at the earliest, %s after its publication, also in its certificate",
 				attest.ErrDenied, a.kind, printable(a.name), a.id[:16], when(earliest), lead)
 		}
+	}
+	return nil
+}
+
+// CheckKept compares a trusted root with the one that is published. It is an
+// [attest.ErrConflict] if it trusts again what the published one has ceased to
+// trust: revocations are never taken back, so those were lost, with a database
+// that was put back to an older state for instance. dropped are the authorities
+// that are published and not in it.
+func CheckKept(published, trustedRoot []byte) (dropped []string, err error) {
+	was, err := readAuthorities(published)
+	if err != nil {
+		return nil, fmt.Errorf("published %w", err)
+	}
+	is, err := readAuthorities(trustedRoot)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range is {
+		known := slices.ContainsFunc(was, func(b authority) bool { return b.id == a.id })
+		if known && !slices.ContainsFunc(was, a.within) {
+			return nil, fmt.Errorf("%w: it trusts %s, and what is published has ceased to trust a part of that: a revocation is lost", attest.ErrConflict, a)
+		}
+	}
+	for _, a := range was {
+		if !slices.ContainsFunc(is, func(b authority) bool { return b.id == a.id }) {
+			dropped = append(dropped, a.String())
+		}
+	}
+	return dropped, nil
+}
+
+// within reports whether a is trusted only when b is.
+func (a authority) within(b authority) bool {
+	return a.id == b.id && !a.start.Before(b.start) && (b.end.IsZero() || !a.end.IsZero() && !a.end.After(b.end))
+}
+
+// checkDropped refuses a trusted root that has lost authorities, or revocations.
+func checkDropped(published, trustedRoot []byte, allowed bool) error {
+	dropped, err := CheckKept(published, trustedRoot)
+	if err != nil {
+		return err
+	}
+	if len(dropped) > 0 && !allowed {
+		return fmt.Errorf("%w: it drops what is published: %s: clients would refuse all that it ever vouched for", attest.ErrDenied, strings.Join(dropped, "; "))
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ import (
 // signed apart. It refuses, and changes nothing, when a threshold is not met,
 // when something was published since, when anything has expired, when clients
 // would refuse it for another reason, and when an authority begins too early
-// ([Config.Lead]; the first publication has nobody to warn).
+// ([Config.Lead]; the first publication has nobody to warn), when a revocation
+// is lost, and when an authority is ([Config.AllowDropped]).
 //
 // When it is killed, clients find the old trust or the new one; published
 // again, it finishes. What is published already is left as it is.
@@ -105,11 +106,14 @@ func (r *Repository) mayPublish(published *state, staged *Staged, now time.Time)
 	if !staged.targets.Signed.Expires.After(now) {
 		return false, fmt.Errorf("%w: staged targets expired at %s", attest.ErrInvalid, when(staged.targets.Signed.Expires))
 	}
-	if published == nil || r.config.WithoutLeadUnsafe {
+	if published == nil {
 		return false, nil
 	}
 	before, err := published.target(r.config.Directory, trustedRootName)
 	if err != nil {
+		return false, err
+	}
+	if err := checkDropped(before, staged.files[trustedRootName], r.config.AllowDropped); err != nil || r.config.WithoutLeadUnsafe {
 		return false, err
 	}
 	return false, checkLead(before, staged.files[trustedRootName], now, r.config.Lead)

@@ -439,6 +439,13 @@ func (r *Repository) Stage(ctx context.Context, now time.Time, c Change) (*Stage
 	targets := metadata.Targets(expiry(now, c.TargetsExpiry))
 	if published != nil {
 		s.previous = published.root
+		before, err := published.target(r.config.Directory, trustedRootName)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkDropped(before, c.Files[trustedRootName], r.config.AllowDropped); err != nil { // Publish looks again
+			return nil, err
+		}
 	}
 	// Above all files that are there, published or not: a numbered name never
 	// changes what it means.

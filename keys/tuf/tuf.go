@@ -71,6 +71,8 @@ type Config struct {
 	// WithoutLeadUnsafe lets authorities be used at once. It is for
 	// development, where no client has to learn of them in time.
 	WithoutLeadUnsafe bool
+	// AllowDropped lets a publication drop an authority that is published.
+	AllowDropped bool
 	// SnapshotExpiry and TimestampExpiry are how long those are good without
 	// the service. Defaults 21 and 7 days.
 	SnapshotExpiry, TimestampExpiry time.Duration

@@ -244,12 +244,14 @@ func TestClientsFollow(t *testing.T) {
 
 	// The key of the second holder was lost: the first and the third let a
 	// fourth in.
+	three := newCA(t, "three", b.now.Add(96*time.Hour))
+	root3 := trusted(t, one, two, three)
 	lost, err := KeyID(b.offline[1].Public())
 	if err != nil {
 		t.Fatal(err)
 	}
 	fourth := newKey(t)
-	s := b.stage(Change{Files: files(root1), Remove: []string{lost}, Add: []crypto.PublicKey{fourth.Public()}}, b.offline[0])
+	s := b.stage(Change{Files: files(root3), Remove: []string{lost}, Add: []crypto.PublicKey{fourth.Public()}}, b.offline[0])
 	if err := b.Publish(t.Context(), b.now, s); !errors.Is(err, attest.ErrDenied) {
 		t.Errorf("published with one signature: %v", err)
 	}
@@ -265,8 +267,8 @@ func TestClientsFollow(t *testing.T) {
 	if err := b.Publish(t.Context(), b.now, s); err != nil {
 		t.Fatal(err)
 	}
-	b.wantFollowed(root1)
-	if s, err := b.Stage(t.Context(), b.now, Change{Files: files(root1)}); err != nil {
+	b.wantFollowed(root3)
+	if s, err := b.Stage(t.Context(), b.now, Change{Files: files(root3)}); err != nil {
 		t.Fatal(err)
 	} else if _, err := s.Sign(b.offline[1]); !errors.Is(err, attest.ErrDenied) {
 		t.Errorf("the key that was removed signs: %v", err)
@@ -282,19 +284,19 @@ func TestClientsFollow(t *testing.T) {
 	fresh := []crypto.Signer{newKey(t), newKey(t), newKey(t)}
 	b.online.rotate(t)
 	s = b.stage(Change{
-		Files: files(root1), Remove: remove, Add: []crypto.PublicKey{fresh[0].Public(), fresh[1].Public(), fresh[2].Public()},
+		Files: files(root3), Remove: remove, Add: []crypto.PublicKey{fresh[0].Public(), fresh[1].Public(), fresh[2].Public()},
 		Threshold: 3, NewOnline: true,
 	}, append(fresh, old[0], old[1])...)
 	if err := b.Publish(t.Context(), b.now, s); err != nil {
 		t.Fatal(err)
 	}
-	b.wantFollowed(root1)
+	b.wantFollowed(root3)
 	// The old version of the online key is not needed any more.
 	b.online.versions = b.online.versions[1:]
 	if err := b.Refresh(t.Context(), b.now.Add(4*24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	b.wantFollowed(root1)
+	b.wantFollowed(root3)
 	status, err := b.Status()
 	if err != nil || status.Roles[0].Version != 3 || status.Threshold != 3 {
 		t.Errorf("status %+v, %v", status, err)
@@ -502,6 +504,74 @@ func TestLead(t *testing.T) {
 	b.Repository = b.open(Config{Directory: b.config.Directory, Online: b.online.signers, Lead: 46 * time.Hour})
 	if err := b.Publish(t.Context(), b.now, s); err != nil {
 		t.Errorf("with a shorter lead: %v", err)
+	}
+}
+
+// What was revoked stays revoked, and nothing that was published vanishes
+// without being asked for.
+func TestKept(t *testing.T) {
+	now := time.Now()
+	one, two := newCA(t, "one", now.Add(-time.Hour)), newCA(t, "two", now.Add(-time.Hour))
+	holed := []ca{one.to(now.Add(-30 * time.Minute)), one.from(now.Add(-10 * time.Minute)), two}
+	published := trusted(t, holed...)
+	for _, tt := range []struct {
+		name    string
+		cas     []ca
+		dropped int
+		lost    bool
+	}{
+		{"the same", holed, 0, false},
+		{"a new one", append([]ca{newCA(t, "three", now)}, holed...), 0, false},
+		{"a larger hole", []ca{one.to(now.Add(-40 * time.Minute)), one.from(now), two}, 0, false},
+		{"another hole", []ca{one.to(now.Add(-30 * time.Minute)), one.from(now.Add(-10 * time.Minute)).to(now), two}, 0, false},
+		{"without what lies before the hole", []ca{one.from(now.Add(-10 * time.Minute)), two}, 0, false},
+		{"no hole", []ca{one, two}, 0, true},
+		{"a smaller hole", []ca{one.to(now.Add(-20 * time.Minute)), one.from(now.Add(-10 * time.Minute)), two}, 0, true},
+		{"a hole that ends earlier", []ca{one.to(now.Add(-30 * time.Minute)), one.from(now.Add(-11 * time.Minute)), two}, 0, true},
+		{"a window in the hole", append([]ca{one.from(now.Add(-20 * time.Minute)).to(now.Add(-19 * time.Minute))}, holed...), 0, true},
+		{"an earlier start", append([]ca{two.from(now.Add(-2 * time.Hour))}, holed...), 0, true},
+		{"one vanishes", holed[:2], 1, false},
+		{"all vanish", []ca{newCA(t, "three", now)}, 3, false},
+		{"one vanishes and another has no hole", []ca{one}, 0, true},
+	} {
+		dropped, err := CheckKept(published, trusted(t, tt.cas...))
+		if tt.lost != errors.Is(err, attest.ErrConflict) || !tt.lost && err != nil || len(dropped) != tt.dropped {
+			t.Errorf("%s: %q, %v", tt.name, dropped, err)
+		}
+	}
+	for _, bad := range [][2][]byte{{[]byte("{}"), published}, {published, []byte("{}")}} {
+		if _, err := CheckKept(bad[0], bad[1]); err == nil {
+			t.Errorf("compared with %s: accepted", bad)
+		}
+	}
+
+	b := newBench(t)
+	b.publishFirst(files(published))
+	if _, err := b.Stage(t.Context(), b.now, Change{Files: files(trusted(t, one, two))}); !errors.Is(err, attest.ErrConflict) {
+		t.Errorf("a lost revocation is staged: %v", err)
+	}
+	if _, err := b.Stage(t.Context(), b.now, Change{Files: files(trusted(t, holed[:2]...))}); !errors.Is(err, attest.ErrDenied) {
+		t.Errorf("an authority is dropped: %v", err)
+	}
+	permissive := b.open(Config{Directory: b.config.Directory, Online: b.online.signers, AllowDropped: true})
+	if _, err := permissive.Stage(t.Context(), b.now, Change{Files: files(trusted(t, one, two))}); !errors.Is(err, attest.ErrConflict) {
+		t.Errorf("a lost revocation is staged where authorities may be dropped: %v", err)
+	}
+	s, err := permissive.Stage(t.Context(), b.now, Change{Files: files(trusted(t, holed[:2]...))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range b.offline {
+		if _, err := s.Sign(k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What was staged elsewhere is looked at again.
+	if err := b.Publish(t.Context(), b.now, s); !errors.Is(err, attest.ErrDenied) {
+		t.Errorf("published: %v", err)
+	}
+	if err := permissive.Publish(t.Context(), b.now, s); err != nil {
+		t.Errorf("published where it is allowed: %v", err)
 	}
 }
 
