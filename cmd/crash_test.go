@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -200,13 +201,7 @@ func checkLog(t *testing.T, d *daemon, data, host string) (told, recorded int) {
 // logOf is the size that the log's checkpoint says, and the log's ID.
 func logOf(t *testing.T, d *daemon, data, host string) (size int64, id string) {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(data, "log", host, "checkpoint"))
-	ok(t, err)
-	lines := strings.SplitN(string(raw), "\n", 3)
-	if len(lines) != 3 || lines[0] != host {
-		t.Fatalf("checkpoint %q", raw)
-	}
-	size, err = strconv.ParseInt(lines[1], 10, 64)
+	size, err := checkpointSize(data, host)
 	ok(t, err)
 	text, err := d.client("").TrustedRoot(t.Context())
 	ok(t, err)
@@ -216,6 +211,19 @@ func logOf(t *testing.T, d *daemon, data, host string) (size int64, id string) {
 		id = found // there is one shard
 	}
 	return size, id
+}
+
+// checkpointSize is the size that the log's checkpoint says.
+func checkpointSize(data, host string) (int64, error) {
+	raw, err := os.ReadFile(filepath.Join(data, "log", host, "checkpoint"))
+	if err != nil {
+		return 0, err
+	}
+	lines := strings.SplitN(string(raw), "\n", 3)
+	if len(lines) != 3 || lines[0] != host {
+		return 0, fmt.Errorf("checkpoint %q", raw)
+	}
+	return strconv.ParseInt(lines[1], 10, 64)
 }
 
 // checkLogged reads the log as anybody can, with another's client: the entry at

@@ -50,6 +50,12 @@ func newLoad() *load {
 	return &load{client: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: rotationCallers}}}
 }
 
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.got)
+}
+
 // sign asks for one attestation, once: what the service does not mend is an
 // error.
 func (l *load) sign(ctx context.Context, d *vaultDaemon) {

@@ -126,6 +126,16 @@ func (d *daemon) kill() {
 	<-d.done
 }
 
+// ended reports whether the process has ended.
+func (d *daemon) ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // stop is SIGTERM; it fails the test if the daemon does not end well.
 func (d *daemon) stop() {
 	d.t.Helper()

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,6 +43,9 @@ type asked struct {
 	timeout  time.Duration // of a request
 	keys     string        // more lines of the configuration's block keys
 	more     string        // more lines at its end
+	cluster  bool          // Vault has a second node
+	// between, if there is one, is put before Vault and returns its own address.
+	between func(vault string) string
 }
 
 // startWithVault starts a service that keeps a log. more is put at the end of
@@ -56,8 +60,16 @@ func startAsked(t *testing.T, ask asked) *vaultDaemon {
 	if testing.Short() {
 		t.Skip("starts real servers")
 	}
-	v := keystest.StartVault(t)
-	proxy := newSlowProxy(t, strings.TrimPrefix(v.Address(), "http://"))
+	start := keystest.StartVault
+	if ask.cluster {
+		start = keystest.StartVaultCluster
+	}
+	v := start(t)
+	address := strings.TrimPrefix(v.Address(), "http://")
+	if ask.between != nil {
+		address = ask.between(address)
+	}
+	proxy := newSlowProxy(t, address)
 	people := newOIDCIssuer(t)
 	data := t.TempDir()
 	identity, err := age.GenerateX25519Identity()
@@ -282,6 +294,48 @@ func (d *vaultDaemon) mustExplainLog(t *testing.T) {
 	again := d.another(t)
 	_, _ = checkLog(t, again.daemon, d.data, "provost.example.com")
 	again.stop()
+}
+
+// The active node steps down under load, twice, while the service keeps to the
+// address of one: a standby forwards, and while there is no active node the
+// service waits. No caller sees an error.
+func TestVaultStandby(t *testing.T) {
+	d := startAsked(t, asked{tokenTTL: time.Hour, timeout: time.Minute, cluster: true})
+	d.mustRecover(t)
+	l := newLoad()
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for range rotationCallers {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				l.sign(t.Context(), d)
+			}
+		})
+	}
+	grows := func() {
+		t.Helper()
+		n := l.count()
+		if err := keystest.Poll(time.Minute, func() bool { return l.count() >= n+2*rotationCallers }); err != nil {
+			t.Errorf("does not sign: %v\n%s", err, failures(d.log))
+		}
+	}
+	grows()
+	for _, active := range []string{d.vault.Standby(), d.vault.Address()} {
+		d.vault.StepDown()
+		if err := keystest.Poll(time.Minute, func() bool { return d.vault.Active(active) }); err != nil {
+			t.Fatalf("%s does not become active: %v", active, err)
+		}
+		grows()
+	}
+	stop()
+	callers.Wait()
+	for _, err := range l.errs {
+		t.Error(err)
+	}
+	t.Logf("%d bundles, the longest wait was %s", len(l.got), l.worst.Round(time.Millisecond))
+	believed(t, d, l.got)
+	d.stop()
+	d.mustExplainLog(t)
 }
 
 // A token that runs out in mid-run is replaced by logging in again, without an

@@ -74,6 +74,7 @@ type VaultServer struct {
 	bin     string
 	dir     string // configuration, storage, log
 	address string
+	standby string    // the second node's; "" without one
 	process *exec.Cmd // nil when stopped
 	unseal  string
 	root    string
@@ -83,6 +84,22 @@ type VaultServer struct {
 // $VAULT_BIN, or bin/testbed/vault in the repository. Without one the test is
 // skipped, or fails if the environment has CI=true. With -short it is skipped.
 func StartVault(t testing.TB) *VaultServer {
+	t.Helper()
+	return startVault(t, false)
+}
+
+// StartVaultCluster starts a server with a second node, which stands by: see
+// [VaultServer.Standby] and [VaultServer.StepDown]. It has no audit device. With
+// $VAULT_BIN it is skipped: only our own build has two nodes in one process.
+func StartVaultCluster(t testing.TB) *VaultServer {
+	t.Helper()
+	if os.Getenv("VAULT_BIN") != "" {
+		t.Skip("NOT TESTED: $VAULT_BIN has no cluster in one process")
+	}
+	return startVault(t, true)
+}
+
+func startVault(t testing.TB, cluster bool) *VaultServer {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: no real Vault")
@@ -100,14 +117,24 @@ func StartVault(t testing.TB) *VaultServer {
 		t.Skipf(what, err)
 	}
 	s := &VaultServer{t: t, bin: bin, dir: t.TempDir(), address: freeAddress(t)}
-	config, err := json.Marshal(map[string]any{
+	values := map[string]any{
 		"storage":           map[string]any{"file": map[string]any{"path": filepath.Join(s.dir, "storage")}},
 		"listener":          map[string]any{"tcp": map[string]any{"address": s.address, "tls_disable": true}},
 		"api_addr":          s.Address(),
 		"disable_mlock":     true,
 		"default_lease_ttl": "768h",
 		"max_lease_ttl":     "768h",
-	})
+	}
+	if cluster {
+		s.standby = freeAddress(t)
+		var nodes []any
+		for _, address := range []string{s.address, s.standby} {
+			nodes = append(nodes, map[string]any{"tcp": map[string]any{"address": address, "cluster_address": freeAddress(t), "tls_disable": true}})
+		}
+		values["listener"] = nodes
+		values["ha_storage"] = map[string]any{"inmem_ha": map[string]any{}}
+	}
+	config, err := json.Marshal(values)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(s.dir, "config.json"), config, 0o600))
 	t.Cleanup(s.Stop)
@@ -137,6 +164,27 @@ func ShippedPolicy(t testing.TB, name string) string {
 
 // Address is the server's URL.
 func (s *VaultServer) Address() string { return "http://" + s.address }
+
+// Standby is the URL of the node that stands by at first.
+func (s *VaultServer) Standby() string { return "http://" + s.standby }
+
+// StepDown has the active node give up its place to the other.
+func (s *VaultServer) StepDown() {
+	s.t.Helper()
+	client := s.Root()
+	if s.Active(s.Standby()) {
+		must(s.t, client.SetAddress(s.Standby()))
+	}
+	must(s.t, client.Sys().StepDown())
+}
+
+// Active reports whether the node at that URL is the active one.
+func (s *VaultServer) Active(url string) bool {
+	client := s.Root()
+	must(s.t, client.SetAddress(url))
+	health, err := client.Sys().Health()
+	return err == nil && !health.Sealed && !health.Standby
+}
 
 // Root is a client that may do everything.
 func (s *VaultServer) Root() *api.Client { return s.client(s.root) }
@@ -207,6 +255,16 @@ func (s *VaultServer) Unseal() {
 		health, err := s.client("").Sys().Health()
 		return err == nil && health.Initialized && !health.Sealed && !health.Standby
 	})
+	if s.standby != "" {
+		other := s.client("")
+		must(s.t, other.SetAddress(s.Standby()))
+		_, err := other.Sys().Unseal(s.unseal)
+		must(s.t, err)
+		s.poll("stand by", func() bool {
+			health, err := other.Sys().Health()
+			return err == nil && !health.Sealed && health.Standby
+		})
+	}
 }
 
 // Stop kills the server. Nothing is lost.

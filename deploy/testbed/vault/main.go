@@ -9,7 +9,9 @@
 //
 // FILE is Vault's own configuration, HCL or JSON, read by Vault's own parser;
 // storage is "file" or "inmem". A released vault binary understands the same words,
-// so tests may use either.
+// so tests may use either. What it does not have is ha_storage "inmem_ha": with
+// it each listener, which then needs a cluster_address, is a node of one cluster:
+// one active, the others standing by, in one process.
 package main
 
 import (
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -31,6 +34,7 @@ import (
 	"github.com/hashicorp/vault/command/server"
 	"github.com/hashicorp/vault/helper/metricsutil"
 	vaulthttp "github.com/hashicorp/vault/http"
+	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/sdk/physical/file"
@@ -86,7 +90,78 @@ func serve(ctx context.Context, config *server.Config) error {
 	if err != nil {
 		return fmt.Errorf("open storage: %w", err)
 	}
-	core, err := vault.NewCore(&vault.CoreConfig{
+	var ha physical.HABackend
+	if config.HAStorage != nil {
+		if config.HAStorage.Type != "inmem_ha" {
+			return fmt.Errorf("ha_storage type %q: this test build has only \"inmem_ha\"", config.HAStorage.Type)
+		}
+		lock, err := inmem.NewInmemHA(nil, logger.Named("ha_storage"))
+		if err != nil {
+			return fmt.Errorf("open ha_storage: %w", err)
+		}
+		ha = lock.(physical.HABackend)
+	}
+
+	failed := make(chan error, len(config.Listeners))
+	var servers []*http.Server
+	var cores []*vault.Core
+	for i, l := range config.Listeners {
+		if i == 0 || ha != nil {
+			core, err := newCore(config, l, storage, ha, logger.NamedIntercept(l.Address))
+			if err != nil {
+				return fmt.Errorf("make core: %w", err)
+			}
+			cores = append(cores, core)
+		}
+		core := cores[len(cores)-1]
+		listener, _, _, err := server.NewListener(l, os.Stderr, &cli.BasicUi{Writer: os.Stderr})
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		if l.MaxRequestSize == 0 {
+			l.MaxRequestSize = vaulthttp.DefaultMaxRequestSize
+		}
+		if l.MaxRequestDuration == 0 {
+			l.MaxRequestDuration = vault.DefaultMaxRequestDuration
+		}
+		handler := vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: l})
+		if ha != nil {
+			address, err := net.ResolveTCPAddr("tcp", l.ClusterAddress)
+			if err != nil {
+				return fmt.Errorf("cluster_address of %s: %w", l.Address, err)
+			}
+			core.SetClusterListenerAddrs([]*net.TCPAddr{address})
+			core.SetClusterHandler(handler)
+		}
+		s := &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       30 * time.Second,
+			IdleTimeout:       5 * time.Minute,
+			ErrorLog:          logger.StandardLogger(nil),
+		}
+		servers = append(servers, s)
+		go func() { failed <- s.Serve(listener) }()
+		fmt.Printf("==> Vault server started! Listening on %s\n", listener.Addr())
+	}
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	for _, s := range servers {
+		s.Close()
+	}
+	for _, core := range cores {
+		err = errors.Join(err, core.Shutdown())
+	}
+	return err
+}
+
+// newCore makes the core behind a listener: the only one, or a node of several.
+func newCore(config *server.Config, l *configutil.Listener, storage physical.Backend, ha physical.HABackend, logger hclog.InterceptLogger) (*vault.Core, error) {
+	c := &vault.CoreConfig{
 		RawConfig:       config,
 		Physical:        storage,
 		StorageType:     config.Storage.Type,
@@ -106,45 +181,13 @@ func serve(ctx context.Context, config *server.Config) error {
 		// Every engine and auth method comes from the registry, through the plugin factory.
 		CredentialBackends: map[string]logical.Factory{"plugin": plugin.Factory},
 		LogicalBackends:    map[string]logical.Factory{"plugin": plugin.Factory},
-	})
-	if err != nil {
-		return fmt.Errorf("make core: %w", err)
 	}
-
-	failed := make(chan error, len(config.Listeners))
-	var servers []*http.Server
-	for _, l := range config.Listeners {
-		listener, _, _, err := server.NewListener(l, os.Stderr, &cli.BasicUi{Writer: os.Stderr})
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		if l.MaxRequestSize == 0 {
-			l.MaxRequestSize = vaulthttp.DefaultMaxRequestSize
-		}
-		if l.MaxRequestDuration == 0 {
-			l.MaxRequestDuration = vault.DefaultMaxRequestDuration
-		}
-		s := &http.Server{
-			Handler:           vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: l}),
-			ReadHeaderTimeout: 10 * time.Second,
-			ReadTimeout:       30 * time.Second,
-			IdleTimeout:       5 * time.Minute,
-			ErrorLog:          logger.StandardLogger(nil),
-		}
-		servers = append(servers, s)
-		go func() { failed <- s.Serve(listener) }()
-		fmt.Printf("==> Vault server started! Listening on %s\n", listener.Addr())
+	if ha != nil {
+		c.HAPhysical = ha
+		c.RedirectAddr = "http://" + l.Address
+		c.ClusterAddr = "https://" + l.ClusterAddress
 	}
-
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		err = fmt.Errorf("serve: %w", err)
-	}
-	for _, s := range servers {
-		s.Close()
-	}
-	return errors.Join(err, core.Shutdown())
+	return vault.NewCore(c)
 }
 
 func openStorage(c *server.Storage, logger hclog.Logger) (physical.Backend, error) {
