@@ -135,17 +135,16 @@ type Request struct {
 	IdempotencyKey string // at most MaxIdempotencyKey bytes; "" for none
 }
 
-// An Issuer turns requests into released bundles. All fields but Log and
-// UnderWay are required.
+// An Issuer turns requests into released bundles. All fields but Log are
+// required.
 type Issuer struct {
 	Signers     map[Power]Signer
 	Timestamper Timestamper
 	Log         Log // nil: bundles carry no log entry
 	Ledger      Ledger
 	Now         func() time.Time
-	// UnderWay counts the requests that are being signed; nil if nobody asks.
-	UnderWay *atomic.Int64
 
+	crowd  Crowd
 	leaf   atomic.Pointer[x509.Certificate] // the last one parsed; there are few
 	stamps rfc3161.Parser
 }
@@ -157,10 +156,8 @@ type Issuer struct {
 // without an attestation stays behind, and says that something may have been
 // signed which nobody was given.
 func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attestation, error) {
-	if i.UnderWay != nil {
-		i.UnderWay.Add(1)
-		defer i.UnderWay.Add(-1)
-	}
+	ctx, leave := i.crowd.Join(ctx)
+	defer leave()
 	// 1, 2: decide and encode, without touching anything.
 	c, err := req.Predicate.claim(caller)
 	if err != nil {

@@ -42,8 +42,6 @@ type LogConfig struct {
 	// without a slash at its end. Clients take its host for the log's name, so
 	// every shard has a host of its own.
 	URL string
-	// Company is how many callers are about: see [tile.Config.Company].
-	Company func() int
 	// Outside takes the entries in place of our own log; nil for our own. The
 	// log of leaf certificates is ours in any case.
 	Outside *Rekor
@@ -121,7 +119,7 @@ func (a *Authority) treeConfig(dir, origin, key string, c certified) tile.Config
 // logTree is the tree of the shard that is written to.
 func (a *Authority) logTree(key certified) tile.Config {
 	c := a.treeConfig(filepath.Join(a.config.Log.Directory, a.config.Log.host()), a.config.Log.host(), keyLog, key)
-	c.Witnesses, c.Company = a.config.Log.Witnesses, a.config.Log.Company
+	c.Witnesses = a.config.Log.Witnesses
 	return c
 }
 

@@ -42,9 +42,6 @@ type VaultConfig struct {
 	// Deadline bounds one operation, all attempts together, whose context
 	// has no deadline of its own; 0 for 20 s, which outlives a failover.
 	Deadline time.Duration
-	// Company is how many callers are about, some of whom may want a signature
-	// soon: they are signed for together. nil when nobody knows.
-	Company func() int
 	// Observe is told of every operation when it ends: op is one of login,
 	// renew, sign, read, create, rotate, retire and audit. Signatures that are
 	// made together are one operation. A login that becomes necessary within

@@ -35,8 +35,7 @@ import (
 // How calls become batches. 64 is where Vault's gain is nearly all there, and
 // small enough that a rotation is not held up behind it.
 //
-// The linger is about what a request takes alone; whoever is alone does not wait
-// at all.
+// Whoever is alone does not wait at all.
 var batches = gather.Limits{Most: 64, Runs: 2, Waiting: 4096, Linger: 8 * time.Millisecond}
 
 // maxQueues bounds the queues kept, one for each key version in use.
@@ -111,9 +110,7 @@ func (v *Vault) queue(name fileKey) *queue {
 		v.queues.of = make(map[fileKey]*queue)
 	}
 	q := &queue{}
-	limits := batches
-	limits.Company = v.config.Company
-	q.Gatherer = gather.New("vault", limits, func(ctx context.Context, all []signing) []gather.Result[[]byte] {
+	q.Gatherer = gather.New("vault", batches, func(ctx context.Context, all []signing) []gather.Result[[]byte] {
 		return v.sign(ctx, name, q, all)
 	})
 	v.queues.of[name] = q

@@ -7,9 +7,10 @@
 //
 // Invariants:
 //
-//   - A lone caller waits for nobody. Only when others are known to be about, or
-//     the run before had company, does a run wait for more, and then for at
-//     most the configured linger.
+//   - A lone caller waits for nobody. A run waits for more, and not long, only
+//     while others of a crowd move and may come ([attest.Crowd]), or the crowd
+//     is large; or, where callers are in no crowd, when the run before had
+//     company.
 //   - Calls are handed over in the order in which they came.
 //   - A caller that leaves takes nobody along: what it asked for may still be
 //     done, and the others get their answers.
@@ -20,6 +21,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"provost/attest"
@@ -30,11 +32,7 @@ type Limits struct {
 	Most    int           // calls in one run
 	Runs    int           // runs at once; the second and later begin only with Most calls, or when one has waited long
 	Waiting int           // calls that wait for a run
-	Linger  time.Duration // the longest a run waits for company
-	// Company is how many callers there are in all, some of whom may come soon:
-	// a run waits for three in four of them. It must be quick. nil when nobody
-	// knows: then a run waits for as many as the run before it had.
-	Company func() int
+	Linger  time.Duration // the longest a run waits for as many callers as the run before had; of a crowd, see below
 }
 
 // A Result is the answer to one call.
@@ -54,15 +52,29 @@ type Gatherer[In, Out any] struct {
 	waiting []*call[In, Out]
 	running int
 	last    int           // how many calls the last run had
-	arrived chan struct{} // tells a run that lingers of a call
+	crowd   *attest.Crowd // of the last call
+	news    chan struct{} // tells a run that lingers of a call, and of a crowd that is still
 }
 
 // patience is how long calls wait for a run before, where others may run beside
 // it, they are not held up by it any longer: it may have stalled.
 const patience = 250 * time.Millisecond
 
+// How long a run waits for others of a crowd: as long as somebody moves, but
+// not longer than about what a request takes alone. In a large crowd everybody
+// waits for somebody at any time, and fewer runs leave more for all: there it
+// waits for a third of them. Measured: docs/PERFORMANCE.md.
+const (
+	crowdLinger = 8 * time.Millisecond
+	largeCrowd  = 32
+	largeShare  = 3 // one in so many
+	largeLinger = 30 * time.Millisecond
+)
+
 type call[In, Out any] struct {
 	in    In
+	crowd *attest.Crowd // nil for none
+	moves atomic.Bool   // whether the crowd knows that it waits no more
 	since time.Time
 	done  chan struct{} // closed when result is there
 	Result[Out]
@@ -73,7 +85,7 @@ type call[In, Out any] struct {
 // call, in their order. Its context ends when all callers of that run have
 // left; it carries none of their values. what names the act in errors.
 func New[In, Out any](what string, lim Limits, do func(context.Context, []In) []Result[Out]) *Gatherer[In, Out] {
-	return &Gatherer[In, Out]{what: what, do: do, lim: lim, arrived: make(chan struct{}, 1)}
+	return &Gatherer[In, Out]{what: what, do: do, lim: lim, news: make(chan struct{}, 1)}
 }
 
 // Call has the act done for in. It returns when that is done or ctx has ended;
@@ -84,9 +96,13 @@ func (g *Gatherer[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	if err := ctx.Err(); err != nil {
 		return none, fmt.Errorf("%w: %s: %w", attest.ErrUnavailable, g.what, err)
 	}
-	c := &call[In, Out]{in: in, since: time.Now(), done: make(chan struct{}), left: make(chan struct{})}
+	c := &call[In, Out]{in: in, crowd: attest.CrowdOf(ctx), since: time.Now(), done: make(chan struct{}), left: make(chan struct{})}
 	if !g.enqueue(c) {
 		return none, &attest.BusyError{What: g.what}
+	}
+	if c.crowd != nil {
+		c.crowd.Waits()
+		defer c.move()
 	}
 	select {
 	case <-c.done:
@@ -98,6 +114,13 @@ func (g *Gatherer[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	}
 }
 
+// move tells the crowd, once, that the caller waits no more.
+func (c *call[In, Out]) move() {
+	if c.crowd != nil && c.moves.CompareAndSwap(false, true) {
+		c.crowd.Moves()
+	}
+}
+
 func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -105,6 +128,7 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 		return false
 	}
 	g.waiting = append(g.waiting, c)
+	g.crowd = c.crowd
 	switch {
 	case g.running == 0 || g.running < g.lim.Runs && len(g.waiting) >= g.lim.Most:
 		g.running++
@@ -113,7 +137,7 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 		time.AfterFunc(patience, g.relieve)
 	}
 	select {
-	case g.arrived <- struct{}{}:
+	case g.news <- struct{}{}:
 	default:
 	}
 	return true
@@ -153,36 +177,61 @@ func (g *Gatherer[In, Out]) run() {
 	}
 }
 
-// linger waits until as many calls wait as are expected, but not long.
+// linger waits until nobody else is expected, but not long.
 func (g *Gatherer[In, Out]) linger() {
-	if g.lim.Linger <= 0 {
-		return
-	}
 	var timer <-chan time.Time
+	var watched *attest.Crowd
 	for {
 		g.mu.Lock()
-		enough := g.running > 1 || len(g.waiting) >= g.expected()
+		crowd := g.crowd
 		g.mu.Unlock()
-		if enough {
+		if crowd != nil && crowd != watched { // before it is asked: what changes later is news
+			watched = crowd
+			defer crowd.Watch(g.news)()
+		}
+		longest := g.worthwhile(crowd)
+		if longest <= 0 {
 			return
 		}
 		if timer == nil {
-			timer = time.After(g.lim.Linger)
+			timer = time.After(longest)
 		}
 		select {
-		case <-g.arrived:
+		case <-g.news:
 		case <-timer:
 			return
 		}
 	}
 }
 
-// expected is how many calls are worth waiting for. The caller holds the lock.
-func (g *Gatherer[In, Out]) expected() int {
-	if g.lim.Company == nil {
-		return min(g.last, g.lim.Most)
+// worthwhile is how long to wait at most, in all, for more calls; 0 when those
+// that wait are enough.
+func (g *Gatherer[In, Out]) worthwhile(crowd *attest.Crowd) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.waiting)
+	switch {
+	case g.running > 1 || n >= g.lim.Most:
+		return 0
+	case crowd == nil:
+		if n >= g.last {
+			return 0
+		}
+		return g.lim.Linger
 	}
-	return min(g.lim.Company()*3/4, g.lim.Most)
+	size := crowd.Size()
+	switch {
+	case n >= size:
+		return 0
+	case size < largeCrowd && crowd.Still():
+		return 0
+	case size < largeCrowd:
+		return crowdLinger
+	case n*largeShare >= size && crowd.Still():
+		return 0
+	default:
+		return largeLinger
+	}
 }
 
 // take returns the calls of the next run; nil ends the runner.
@@ -227,6 +276,7 @@ func (g *Gatherer[In, Out]) answer(batch []*call[In, Out]) {
 		} else { // closed: nobody can tell whose answer is whose
 			c.Err = fmt.Errorf("%s: %d results for %d calls", g.what, len(results), len(batch))
 		}
+		c.move() // at once: who has an answer may come again
 		close(c.done)
 	}
 }

@@ -316,8 +316,130 @@ func TestWrongNumber(t *testing.T) {
 	}
 }
 
-// TestCrowd has callers come and leave at any moment.
-func TestCrowd(t *testing.T) {
+// A member is a request in a crowd.
+type member struct {
+	ctx   context.Context
+	leave func()
+}
+
+func join(t *testing.T, c *attest.Crowd, n int) []member {
+	members := make([]member, n)
+	for i := range members {
+		members[i].ctx, members[i].leave = c.Join(t.Context())
+	}
+	return members
+}
+
+// A run waits as long as others of the crowd move, and no longer.
+func TestLingerInACrowd(t *testing.T) {
+	const never = -1
+	for name, tt := range map[string]struct {
+		crowd int           // how many
+		call  int           // of them, at once
+		later time.Duration // when one more calls; or never
+		leave time.Duration // when all the others leave; or never
+		took  time.Duration // of those that call at once
+		runs  []int         // how many there were in each
+	}{
+		"alone":                             {1, 1, never, never, 0, []int{1}},
+		"all are here":                      {5, 5, never, never, 0, []int{5}},
+		"one comes":                         {3, 2, time.Millisecond, never, time.Millisecond, []int{3}},
+		"one leaves":                        {3, 2, never, time.Millisecond, time.Millisecond, []int{2}},
+		"one stays away":                    {3, 2, never, never, crowdLinger, []int{2}},
+		"one comes too late":                {3, 2, time.Second, never, crowdLinger, []int{2, 1}},
+		"a large crowd stays away":          {48, 2, never, never, largeLinger, []int{2}},
+		"a third of a large crowd, and one": {48, 16, time.Millisecond, 2 * time.Millisecond, 2 * time.Millisecond, []int{17}},
+		"as many as fit":                    {200, 64, never, never, 0, []int{64}},
+	} {
+		bubble(t, func(t *testing.T) {
+			var runs []int
+			g := New("test", Limits{Most: 64, Runs: 1, Waiting: 400}, func(ctx context.Context, ins []int) []Result[int] {
+				runs = append(runs, len(ins))
+				return double(ctx, ins)
+			})
+			var crowd attest.Crowd
+			members := join(t, &crowd, tt.crowd)
+			call := func(m member, in int) {
+				defer m.leave()
+				if out, err := g.Call(m.ctx, in); err != nil || out != 2*in {
+					t.Errorf("%s: %d, %v", name, out, err)
+				}
+			}
+			start := time.Now()
+			var now, later sync.WaitGroup
+			for i, m := range members[:tt.call] {
+				now.Go(func() { call(m, i) })
+			}
+			rest := members[tt.call:]
+			if tt.later != never {
+				m := rest[0]
+				rest = rest[1:]
+				later.Go(func() {
+					time.Sleep(tt.later)
+					call(m, 1000)
+				})
+			}
+			if tt.leave != never {
+				later.Go(func() {
+					time.Sleep(tt.leave)
+					for _, m := range rest {
+						m.leave()
+					}
+				})
+			}
+			now.Wait()
+			if took := time.Since(start); took != tt.took {
+				t.Errorf("%s: took %s, want %s", name, took, tt.took)
+			}
+			later.Wait()
+			if !slices.Equal(runs, tt.runs) {
+				t.Errorf("%s: runs of %v, want %v", name, runs, tt.runs)
+			}
+		})
+	}
+}
+
+// Who got an answer, or left a queue, moves again until it leaves the crowd; a
+// crowd that all have left is still and empty.
+func TestCrowdIsCounted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		gate := gate{open: make(chan struct{})}
+		g := New("test", limits, gate.do)
+		var crowd attest.Crowd
+		members := join(t, &crowd, 3)
+		counted := func(what string, size int, still bool) {
+			t.Helper()
+			if synctest.Wait(); crowd.Size() != size || crowd.Still() != still {
+				t.Errorf("%s: size %d, still %t: want %d, %t", what, crowd.Size(), crowd.Still(), size, still)
+			}
+		}
+		counted("three move", 3, false)
+		ctx, cancel := context.WithCancel(members[2].ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { g.Call(members[0].ctx, 1) })
+		wg.Go(func() { g.Call(members[1].ctx, 2) })
+		counted("one moves", 3, false)
+		wg.Go(func() { g.Call(ctx, 3) })
+		counted("all wait", 3, true)
+		cancel()
+		counted("one has left the queue", 3, false)
+		members[2].leave()
+		counted("and the crowd", 2, true)
+		close(gate.open)
+		wg.Wait()
+		counted("all have answers", 2, false)
+		members[0].leave()
+		members[1].leave()
+		counted("nobody", 0, true)
+		if _, err := g.Call(ctx, 4); err == nil {
+			t.Error("called with a done context")
+		}
+		counted("a call that was none", 0, true)
+	})
+}
+
+// TestManyCallers has callers come and leave at any moment.
+func TestManyCallers(t *testing.T) {
 	before := runtime.NumGoroutine()
 	g := New("test", Limits{Most: 5, Runs: 2, Waiting: 20, Linger: 50 * time.Microsecond}, func(ctx context.Context, ins []int) []Result[int] {
 		if len(ins) == 0 || len(ins) > 5 {

@@ -146,7 +146,7 @@ func withAuthority(c *cobra.Command, path string, do func(keys.Config) error) er
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer db.Close()
-	b, err := openBackend(c.Context(), config.Keys, nil, nil)
+	b, err := openBackend(c.Context(), config.Keys, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}

@@ -32,7 +32,7 @@ func closeBackend(b backend) {
 type observer = func(op string, took time.Duration, err error)
 
 // openBackend opens the backend that the configuration names.
-func openBackend(ctx context.Context, k Keys, observe observer, company func() int) (backend, error) {
+func openBackend(ctx context.Context, k Keys, observe observer) (backend, error) {
 	if f := k.File; f != nil {
 		identity, err := secret(f.IdentityFile, f.IdentityEnv)
 		if err != nil {
@@ -43,7 +43,7 @@ func openBackend(ctx context.Context, k Keys, observe observer, company func() i
 	v := k.Vault
 	c := keys.VaultConfig{
 		Address: v.Address, CACertFile: v.CACertFile, Mount: v.Mount, KeyPrefix: v.KeyPrefix,
-		TokenFile: v.TokenFile, Observe: observe, Company: company,
+		TokenFile: v.TokenFile, Observe: observe,
 	}
 	if v.TokenEnv != "" {
 		token, err := secret("", v.TokenEnv)

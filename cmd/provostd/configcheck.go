@@ -111,7 +111,7 @@ func checkConfig(ctx context.Context, c Config) error {
 	}
 	haveStore := check("database", err)
 
-	b, err := openBackend(ctx, c.Keys, nil, nil)
+	b, err := openBackend(ctx, c.Keys, nil)
 	if !check("key backend", err) {
 		return hint(fmt.Errorf("%d checks failed", failed), "the lines above that begin with no say what")
 	}

@@ -66,7 +66,7 @@ func initialise(ctx context.Context, c Config) error {
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer db.Close()
-	b, err := openBackend(ctx, c.Keys, nil, nil)
+	b, err := openBackend(ctx, c.Keys, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}

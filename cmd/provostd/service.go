@@ -64,9 +64,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if s.store, err = store.OpenSQLite(ctx, c.Database); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	var underWay atomic.Int64 // requests that are being signed; what they ask of others is gathered
-	company := func() int { return int(underWay.Load()) }
-	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry), company); err != nil {
+	if s.backend, err = openBackend(ctx, c.Keys, api.VaultObserver(registry)); err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
 	root, err := pinnedRoot(c)
@@ -78,9 +76,6 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		return nil, err
 	}
 	trusted.Warn = s.log.Warn
-	if trusted.Log != nil {
-		trusted.Log.Company = company
-	}
 	if s.authority, err = keys.Open(ctx, trusted); err != nil {
 		return nil, err
 	}
@@ -91,7 +86,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now, UnderWay: &underWay}
+	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now}
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}

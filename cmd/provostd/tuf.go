@@ -200,7 +200,7 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return hint(fmt.Errorf("open database: %w", err), "provostd init makes it")
 	}
 	defer db.Close()
-	b, err := openBackend(ctx, c.Keys, nil, nil)
+	b, err := openBackend(ctx, c.Keys, nil)
 	if err != nil {
 		return fmt.Errorf("open keys: %w", err)
 	}
@@ -430,7 +430,7 @@ the new one at any time.`,
 			}
 			copies = append(copies, staged)
 		}
-		b, err := openBackend(c.Context(), config.Keys, nil, nil)
+		b, err := openBackend(c.Context(), config.Keys, nil)
 		if err != nil {
 			return fmt.Errorf("open keys: %w", err)
 		}

@@ -118,7 +118,7 @@ func open(ctx context.Context, config Config) (_ *Log, err error) {
 		return nil, err
 	}
 	l := &Log{config: config, dir: dir}
-	l.gather = gather.New("transparency log", gather.Limits{Most: maxBatch, Runs: 1, Waiting: config.Waiting, Linger: linger, Company: config.Company}, l.batch)
+	l.gather = gather.New("transparency log", gather.Limits{Most: maxBatch, Runs: 1, Waiting: config.Waiting, Linger: linger}, l.batch)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.journal.close(), dir.Close())

@@ -81,9 +81,6 @@ type Config struct {
 	LockTimeout time.Duration
 	// Waiting is how many callers may wait for a batch; 0 for 4096.
 	Waiting int
-	// Company is how many callers are about, some of whom may want to append
-	// soon: a batch waits a little for them. nil when nobody knows.
-	Company func() int
 
 	flushAt int64              // how long the journal may grow; for tests
 	at      func(stage string) // tells tests where a batch is
