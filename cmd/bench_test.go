@@ -30,6 +30,7 @@ import (
 	"provost/api/client"
 	"provost/attest"
 	"provost/keys/keystest"
+	"provost/store/storetest"
 )
 
 // The benchmarks measure the programs as processes against a reference in the
@@ -198,6 +199,41 @@ func BenchmarkLone(b *testing.B) {
 	o, r := median(ours), median(reference)
 	report(b, float64(o)/float64(r), "lone request without the log: p50 %s, a single Vault call %s, ratio %.1f (bar: at most 3.5)",
 		o.Round(10*time.Microsecond), r.Round(10*time.Microsecond), float64(o)/float64(r))
+}
+
+// BenchmarkGrowth: p50 of a lone sign request, the whole way with the log, with
+// a million attestations stored against ten thousand. The keys are files, so
+// that the store's part weighs more.
+func BenchmarkGrowth(b *testing.B) {
+	start := func(stored int) func() time.Duration {
+		data := b.TempDir()
+		startDev(b, data, nil).stop()
+		if err := storetest.Grow(b.Context(), filepath.Join(data, "provost.db"), stored); err != nil {
+			b.Fatal(err)
+		}
+		d := startDev(b, data, nil)
+		c := d.client(devToken(b, data, "--lifetime", "1h"))
+		return func() time.Duration {
+			var all []time.Duration
+			for begun := time.Now(); time.Since(begun) < benchRound; {
+				_, req := newArtifact()
+				all = append(all, timed(b, func() error { _, err := c.AttestProvenance(b.Context(), req, ""); return err }))
+			}
+			return median(all)
+		}
+	}
+	few, many := start(10_000), start(1_000_000)
+	few()
+	many()
+	var fews, manys []time.Duration
+	var ratios []float64
+	for range benchRounds {
+		f, m := few(), many()
+		fews, manys, ratios = append(fews, f), append(manys, m), append(ratios, float64(m)/float64(f))
+	}
+	ratio := median(ratios)
+	report(b, ratio, "growth: a sign request, p50, with 10 thousand stored %s, with 1 million %s, ratio %.2f (bar: at most 1.30)",
+		median(fews).Round(10*time.Microsecond), median(manys).Round(10*time.Microsecond), ratio)
 }
 
 // BenchmarkRotation: the p99 of signing at 64 callers while the key rotates

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"provost/attest"
+	"provost/store/storetest"
 )
 
 // BenchmarkAppend appends an intent and its attestation, which are two
@@ -273,33 +274,14 @@ func BenchmarkGrowth(b *testing.B) {
 	fmt.Printf("# signatures of a version, 1 million stored: %s\n", median(took).Round(time.Microsecond))
 }
 
-// grown is a store with n attestations, each signed a second after the one
-// before, logged, and about an artifact of its own. Their bundles are of half a
-// kilobyte, for the time it takes; all rows beside them are as the service's.
+// grown is a store with n attestations: see [storetest.Grow].
 func grown(b *testing.B, n int) *SQLite {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "provost.db")
 	if err := openTest(b, path).Close(); err != nil {
 		b.Fatal(err)
 	}
-	db := rawDB(b, path)
-	for _, q := range []string{
-		"PRAGMA synchronous = OFF", "PRAGMA cache_size = -400000", "BEGIN",
-		fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d)
-		INSERT INTO intents (seq, id, at, caller_issuer, caller_subject, signer, predicate_type, payload, message, idempotency_key)
-		SELECT i, lower(hex(randomblob(13))), strftime('%%Y-%%m-%%dT%%H:%%M:%%S.000000000Z', 1700000000+i, 'unixepoch'),
-			'https://token.actions.example.com', 'repo:organization/repository:ref:refs/heads/main', 'provenance', '%s', randomblob(32), randomblob(32), '' FROM n`,
-			n, attest.ProvenanceType),
-		"INSERT INTO subjects (intent, position, name, sha256) SELECT seq, 0, id, randomblob(32) FROM intents ORDER BY seq",
-		"INSERT INTO attestations (intent, key_version, signed_at, bundle) SELECT seq, 1, at, zeroblob(512) FROM intents ORDER BY seq",
-		"INSERT INTO attested (digest, seq, predicate_type) SELECT s.sha256, s.intent, i.predicate_type FROM subjects s JOIN intents i ON i.seq = s.intent ORDER BY s.sha256",
-		"INSERT INTO signed (signer, seq, key_version, signed_at, log, log_index) SELECT 'provenance', seq, 1, signed_at, 'aa11', seq FROM attestations ORDER BY seq",
-		"INSERT INTO signatures (signer, key_version, count) SELECT signer, key_version, count(1) FROM signed GROUP BY 1, 2",
-		"COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)",
-	} {
-		mustExec(b, db, q)
-	}
-	if err := db.Close(); err != nil {
+	if err := storetest.Grow(b.Context(), path, n); err != nil {
 		b.Fatal(err)
 	}
 	return openTest(b, path)
