@@ -191,6 +191,8 @@ type Authority struct {
 	shards  []*shard
 	ct      *ctLog // nil without a log
 	probe   probe
+	// settling is touched by Reconcile and Settle alone.
+	settling settling
 }
 
 // A state is what was last read of the archive.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,48 @@ func TestReconcileTellsOrphans(t *testing.T) {
 	if _, err = r.Reconcile(t.Context(), rec); !errors.Is(err, attest.ErrUnavailable) {
 		t.Errorf("records that cannot be read: %v", err)
 	}
+}
+
+// While the service runs an entry is an orphan when nobody can be about to store
+// it any more: not one that was logged a moment ago.
+func TestSettle(t *testing.T) {
+	var skew time.Duration
+	r := newLoggedRealm(t, func(c *keys.Config) {
+		c.Now = func() time.Time { return time.Now().Add(skew) }
+	})
+	r.sign()
+	rec := &records{known: map[int64]bool{0: true}}
+	settle := func(later time.Duration, want ...int64) {
+		t.Helper()
+		skew += later
+		orphans, err := r.Settle(t.Context(), rec)
+		check(t, err)
+		var got []int64
+		for _, o := range orphans {
+			got = append(got, o.Index)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("after %s: orphans %v, want %v", later, got, want)
+		}
+	}
+	_, err := r.Reconcile(t.Context(), rec)
+	check(t, err)
+	r.sign()
+	r.sign()
+	settle(0)
+	rec.known[2] = true
+	r.sign() // 3
+	settle(4 * time.Minute)
+	settle(time.Minute, 1)
+	settle(0)
+	rec.fail = attest.ErrUnavailable // it is told again when it can be recorded
+	skew += 4 * time.Minute
+	if _, err := r.Settle(t.Context(), rec); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("cannot be recorded: %v", err)
+	}
+	rec.fail = nil
+	settle(0, 3)
+	settle(time.Hour)
 }
 
 // A log that is older than what was released is not continued.

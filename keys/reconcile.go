@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"provost/attest"
 )
@@ -64,9 +65,62 @@ func (a *Authority) Reconcile(ctx context.Context, records LogRecords) ([]attest
 				"restore a copy that is newer than the database: %w", a.config.Log.Directory, head.ID, head.LogIndex, err)
 		}
 	}
-	var orphans []attest.LogOrphan
-	for from := int64(0); from < int64(size); from += reconcilePage {
-		to := min(from+reconcilePage, int64(size))
+	orphans, err := a.orphans(ctx, records, id, 0, int64(size))
+	if err == nil {
+		a.settling = settling{compared: int64(size)}
+	}
+	return orphans, err
+}
+
+// settlesIn is how long after it was logged an entry is either stored or never
+// will be: no request lives as long.
+const settlesIn = 5 * time.Minute
+
+// settling is how far [Authority.Settle] has come.
+type settling struct {
+	compared int64 // entries below this were compared
+	settled  int64 // entries below this are to be
+	sizes    []logSize
+}
+
+// A logSize is how many entries the log had at a time.
+type logSize struct {
+	at   time.Time
+	size int64
+}
+
+// Settle is Reconcile for what was logged since: to be called every minute or
+// so, by one caller at a time, beside whoever signs. It compares what is old
+// enough that nobody can be about to store it, and returns the orphans: entries
+// whose attestation could not be stored.
+func (a *Authority) Settle(ctx context.Context, records LogRecords) ([]attest.LogOrphan, error) {
+	if a.log == nil {
+		return nil, nil
+	}
+	_, size, _, err := a.log.tree.Checkpoint()
+	if err != nil {
+		return nil, fmt.Errorf("read log: %w", err)
+	}
+	now, s := a.config.Now(), &a.settling
+	s.sizes = append(s.sizes, logSize{now, int64(size)})
+	settled := max(s.compared, s.settled)
+	for len(s.sizes) > 0 && now.Sub(s.sizes[0].at) >= settlesIn {
+		settled = s.sizes[0].size
+		s.sizes = s.sizes[1:]
+	}
+	s.settled = settled
+	orphans, err := a.orphans(ctx, records, hex.EncodeToString(logID(a.log.key)), s.compared, settled)
+	if err != nil {
+		return orphans, err
+	}
+	s.compared = settled
+	return orphans, nil
+}
+
+// orphans records the entries in [begin, end) that nobody knows.
+func (a *Authority) orphans(ctx context.Context, records LogRecords, id string, begin, end int64) (orphans []attest.LogOrphan, err error) {
+	for from := begin; from < end; from += reconcilePage {
+		to := min(from+reconcilePage, end)
 		known, err := records.LogIndexes(ctx, id, from, to)
 		if err != nil {
 			return orphans, fmt.Errorf("read what was logged: %w", err)

@@ -175,6 +175,11 @@ func (s *service) reconcile(ctx context.Context) error {
 	if err != nil { // closed: a log that cannot be explained is not continued
 		return fmt.Errorf("compare the log with the database: %w", err)
 	}
+	s.tellOrphans(orphans)
+	return nil
+}
+
+func (s *service) tellOrphans(orphans []attest.LogOrphan) {
 	for _, o := range orphans {
 		if o.Intent == "" {
 			s.log.Error("log entry that no intent explains: was the key or the log used behind our back?", "log", o.Log, "index", o.Index, "message", o.Message.String())
@@ -182,7 +187,6 @@ func (s *service) reconcile(ctx context.Context) error {
 		}
 		s.log.Warn("log entry of an open intent: it was signed and logged, and released to nobody", "log", o.Log, "index", o.Index, "intent", o.Intent)
 	}
-	return nil
 }
 
 // serve answers on the listener until ctx ends. Then it stops accepting and
@@ -233,6 +237,11 @@ func (s *service) maintain(ctx context.Context) {
 	for {
 		if err := s.authority.Maintain(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("maintain signing keys", "error", err.Error())
+		}
+		orphans, err := s.authority.Settle(ctx, s.store)
+		s.tellOrphans(orphans)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("compare the log with the database", "error", err.Error())
 		}
 		if s.tuf != nil {
 			if err := s.tuf.Refresh(ctx, time.Now()); err != nil && ctx.Err() == nil {
