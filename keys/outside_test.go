@@ -167,9 +167,10 @@ func TestTimestampQuery(t *testing.T) {
 		t.Errorf("%+v, %v", ts, err)
 	}
 	for name, change := range map[string]func(*timestamp.Request){
-		"SHA-512":        func(q *timestamp.Request) { q.HashAlgorithm, q.HashedMessage = crypto.SHA512, make([]byte, 64) },
-		"another policy": func(q *timestamp.Request) { q.TSAPolicyOID = []int{1, 2, 3} },
-		"a huge nonce":   func(q *timestamp.Request) { q.Nonce = new(big.Int).Lsh(big.NewInt(1), 2000) },
+		"SHA-512":            func(q *timestamp.Request) { q.HashAlgorithm, q.HashedMessage = crypto.SHA512, make([]byte, 64) },
+		"another policy":     func(q *timestamp.Request) { q.TSAPolicyOID = []int{1, 2, 3} },
+		"a nonce below zero": func(q *timestamp.Request) { q.Nonce = big.NewInt(-5) },
+		"a huge nonce":       func(q *timestamp.Request) { q.Nonce = new(big.Int).Lsh(big.NewInt(1), 2000) },
 	} {
 		q := good
 		change(&q)

@@ -114,8 +114,8 @@ func (a *Authority) TimestampQuery(ctx context.Context, query []byte) ([]byte, e
 	if len(r.TSAPolicyOID) > 0 && !r.TSAPolicyOID.Equal(oidPolicy) {
 		return nil, fmt.Errorf("%w: timestamp request: the only policy is %s", attest.ErrInvalid, oidPolicy)
 	}
-	if r.Nonce != nil && r.Nonce.BitLen() > maxNonceBits {
-		return nil, fmt.Errorf("%w: timestamp request: nonce of more than %d bits", attest.ErrInvalid, maxNonceBits)
+	if r.Nonce != nil && (r.Nonce.Sign() < 0 || r.Nonce.BitLen() > maxNonceBits) {
+		return nil, fmt.Errorf("%w: timestamp request: nonce below zero or of more than %d bits", attest.ErrInvalid, maxNonceBits)
 	}
 	return a.Stamp(ctx, StampRequest{Imprint: [sha256.Size]byte(r.HashedMessage), Nonce: r.Nonce, Bare: !r.Certificates})
 }

@@ -20,12 +20,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
 	"time"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
@@ -40,7 +40,7 @@ type Request struct {
 	Stamp    // a part of a second is dropped
 	Policy   asn1.ObjectIdentifier
 	Accuracy int      // seconds; positive
-	Nonce    *big.Int // comes back; nil for none
+	Nonce    *big.Int // comes back; not negative; nil for none
 	Bare     bool     // without the authority's certificate
 }
 
@@ -70,140 +70,149 @@ const (
 
 // Create returns a DER TimeStampResp, signed by whoever cert speaks for. sign is
 // given a SHA-256 digest and returns an ASN.1 ECDSA signature; its error is
-// returned, wrapped. Nothing here verifies that signature.
+// returned, wrapped. Nothing here verifies that signature. The time must be one
+// of the years 1950 to 2049, which is what a signing time can say.
 func Create(r Request, cert *x509.Certificate, sign func(digest []byte) ([]byte, error)) ([]byte, error) {
-	serial := make([]byte, 20)
-	rand.Read(serial) // never fails
-	info, err := tstInfo(r, new(big.Int).SetBytes(serial), cert)
+	at := r.Time.UTC()
+	if at.Year() < 1950 || at.Year() > 2049 {
+		return nil, fmt.Errorf("timestamp of the year %d", at.Year())
+	}
+	if r.Accuracy <= 0 || r.Nonce != nil && r.Nonce.Sign() < 0 || cert.SerialNumber.Sign() < 0 {
+		return nil, errors.New("timestamp: accuracy, nonce and serial number: want none below zero")
+	}
+	info, err := tstInfo(r, at, cert)
 	if err != nil {
 		return nil, err
 	}
-	attributes, err := signedAttributes(info, r.Time, cert)
-	if err != nil {
-		return nil, err
-	}
+	attributes := signedAttributes(info, at, cert)
 	digest := attributesDigest(attributes)
 	signature, err := sign(digest[:])
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(info)+len(attributes)+len(cert.Raw)+len(cert.RawIssuer)+512))
-	sequence(b, func(b *cryptobyte.Builder) {
-		sequence(b, func(b *cryptobyte.Builder) { b.AddASN1Int64(granted) })
-		sequence(b, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(oidSignedData)
-			b.AddASN1(tag0Compound, func(b *cryptobyte.Builder) {
-				sequence(b, func(b *cryptobyte.Builder) { signedData(b, r.Bare, info, attributes, signature, cert) })
-			})
-		})
-	})
-	return b.Bytes()
-}
-
-func signedData(b *cryptobyte.Builder, bare bool, info, attributes, signature []byte, cert *x509.Certificate) {
-	b.AddASN1Int64(versionCMS)
-	b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) { algorithm(b, oidSHA256) })
-	sequence(b, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oidTSTInfo)
-		b.AddASN1(tag0Compound, func(b *cryptobyte.Builder) { b.AddASN1OctetString(info) })
-	})
-	if !bare {
-		b.AddASN1(tag0Compound, func(b *cryptobyte.Builder) { b.AddBytes(cert.Raw) })
+	certificates := element(tag0Compound, cert.Raw)
+	if r.Bare {
+		certificates = nil
 	}
-	b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
-		sequence(b, func(b *cryptobyte.Builder) {
-			b.AddASN1Int64(versionSigner)
-			sequence(b, func(b *cryptobyte.Builder) {
-				b.AddBytes(cert.RawIssuer)
-				b.AddASN1BigInt(cert.SerialNumber)
-			})
-			algorithm(b, oidSHA256)
-			b.AddASN1(tag0Compound, func(b *cryptobyte.Builder) { b.AddBytes(attributes) })
-			algorithm(b, oidECDSASHA256)
-			b.AddASN1OctetString(signature)
-		})
-	})
+	signer := sequence(
+		integer(versionSigner),
+		sequence(cert.RawIssuer, bigInteger(cert.SerialNumber)),
+		sequence(derSHA256),
+		element(tag0Compound, attributes),
+		sequence(derECDSASHA256),
+		element(cbasn1.OCTET_STRING, signature),
+	)
+	data := sequence(
+		integer(versionCMS),
+		element(cbasn1.SET, sequence(derSHA256)),
+		sequence(derTSTInfo, element(tag0Compound, element(cbasn1.OCTET_STRING, info))),
+		certificates,
+		element(cbasn1.SET, signer),
+	)
+	return sequence(sequence(integer(granted)), sequence(derSignedData, element(tag0Compound, data))), nil
 }
 
 // tstInfo is what is signed, by way of its digest (RFC 3161, section 2.4.2).
-func tstInfo(r Request, serial *big.Int, cert *x509.Certificate) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, 192+len(cert.RawSubject)))
-	sequence(b, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(versionTSTInfo)
-		b.AddASN1ObjectIdentifier(r.Policy)
-		sequence(b, func(b *cryptobyte.Builder) {
-			sequence(b, func(b *cryptobyte.Builder) {
-				b.AddASN1ObjectIdentifier(oidSHA256)
-				b.AddASN1NULL()
-			})
-			b.AddASN1OctetString(r.Imprint[:])
-		})
-		b.AddASN1BigInt(serial)
-		b.AddASN1GeneralizedTime(r.Time.UTC())
-		sequence(b, func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(r.Accuracy)) })
-		if r.Nonce != nil {
-			b.AddASN1BigInt(r.Nonce)
-		}
-		b.AddASN1(tag0Compound, func(b *cryptobyte.Builder) { directoryName(b, cert.RawSubject) })
-	})
-	return b.Bytes()
+func tstInfo(r Request, at time.Time, cert *x509.Certificate) ([]byte, error) {
+	policy, err := asn1.Marshal(r.Policy)
+	if err != nil {
+		return nil, err
+	}
+	var nonce []byte
+	if r.Nonce != nil {
+		nonce = bigInteger(r.Nonce)
+	}
+	serial := make([]byte, 20) // at most 160 bits
+	rand.Read(serial)          // never fails
+	return sequence(
+		integer(versionTSTInfo),
+		policy,
+		sequence(sequence(derSHA256, derNull), element(cbasn1.OCTET_STRING, r.Imprint[:])),
+		bigInteger(new(big.Int).SetBytes(serial)),
+		element(cbasn1.GeneralizedTime, at.AppendFormat(nil, "20060102150405Z")),
+		sequence(integer(r.Accuracy)),
+		nonce,
+		element(tag0Compound, element(tag4Compound, cert.RawSubject)),
+	), nil
 }
 
 // signedAttributes is what the signature is over, as the content of a SET (RFC
 // 5652, section 5.4), the signing certificate among it (RFC 5816).
-func signedAttributes(info []byte, at time.Time, cert *x509.Certificate) ([]byte, error) {
+func signedAttributes(info []byte, at time.Time, cert *x509.Certificate) []byte {
 	digest, certHash := sha256.Sum256(info), sha256.Sum256(cert.Raw)
-	var attributes [][]byte
-	for _, a := range []struct {
-		oid   asn1.ObjectIdentifier
-		value cryptobyte.BuilderContinuation
-	}{
-		{oidContentType, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidTSTInfo) }},
-		{oidSigningTime, func(b *cryptobyte.Builder) { b.AddASN1UTCTime(at.UTC()) }},
-		{oidMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(digest[:]) }},
-		{oidSigningCertV2, func(b *cryptobyte.Builder) {
-			sequence(b, func(b *cryptobyte.Builder) {
-				sequence(b, func(b *cryptobyte.Builder) {
-					sequence(b, func(b *cryptobyte.Builder) {
-						b.AddASN1OctetString(certHash[:])
-						sequence(b, func(b *cryptobyte.Builder) {
-							sequence(b, func(b *cryptobyte.Builder) { directoryName(b, cert.RawIssuer) })
-							b.AddASN1BigInt(cert.SerialNumber)
-						})
-					})
-				})
-			})
-		}},
-	} {
-		b := cryptobyte.NewBuilder(make([]byte, 0, 64))
-		sequence(b, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(a.oid)
-			b.AddASN1(cbasn1.SET, a.value)
-		})
-		encoded, err := b.Bytes()
-		if err != nil {
-			return nil, err
-		}
-		attributes = append(attributes, encoded)
+	attribute := func(oid, value []byte) []byte { return sequence(oid, element(cbasn1.SET, value)) }
+	issuer := sequence(element(tag4Compound, cert.RawIssuer))
+	attributes := [][]byte{
+		attribute(derContentType, derTSTInfo),
+		attribute(derSigningTime, element(cbasn1.UTCTime, at.AppendFormat(nil, "060102150405Z"))),
+		attribute(derMessageDigest, element(cbasn1.OCTET_STRING, digest[:])),
+		attribute(derSigningCertV2, sequence(sequence(sequence(
+			element(cbasn1.OCTET_STRING, certHash[:]),
+			sequence(issuer, bigInteger(cert.SerialNumber)),
+		)))),
 	}
 	slices.SortFunc(attributes, bytes.Compare) // the order of a SET OF in DER
-	return slices.Concat(attributes...), nil
+	return slices.Concat(attributes...)
 }
 
 // attributesDigest is the SHA-256 of signed attributes as a SET, which is how
 // they are signed; in the message they stand under a tag.
 func attributesDigest(attributes []byte) [sha256.Size]byte {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(attributes)+8))
-	b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) { b.AddBytes(attributes) })
-	return sha256.Sum256(b.BytesOrPanic()) // bytes alone always encode
+	return sha256.Sum256(element(cbasn1.SET, attributes))
 }
 
-func sequence(b *cryptobyte.Builder, f cryptobyte.BuilderContinuation) { b.AddASN1(cbasn1.SEQUENCE, f) }
+// What stands in every timestamp, encoded.
+var (
+	derSignedData    = mustEncode(oidSignedData)
+	derTSTInfo       = mustEncode(oidTSTInfo)
+	derContentType   = mustEncode(oidContentType)
+	derMessageDigest = mustEncode(oidMessageDigest)
+	derSigningTime   = mustEncode(oidSigningTime)
+	derSigningCertV2 = mustEncode(oidSigningCertV2)
+	derSHA256        = mustEncode(oidSHA256)
+	derECDSASHA256   = mustEncode(oidECDSASHA256)
+	derNull          = element(cbasn1.NULL)
+)
 
-func algorithm(b *cryptobyte.Builder, oid asn1.ObjectIdentifier) {
-	sequence(b, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oid) })
+func mustEncode(oid asn1.ObjectIdentifier) []byte {
+	der, err := asn1.Marshal(oid)
+	if err != nil {
+		panic(err) // one of those above
+	}
+	return der
 }
 
-func directoryName(b *cryptobyte.Builder, name []byte) {
-	b.AddASN1(tag4Compound, func(b *cryptobyte.Builder) { b.AddBytes(name) })
+func sequence(parts ...[]byte) []byte { return element(cbasn1.SEQUENCE, parts...) }
+
+// element encodes an element with that content, in DER. cryptobyte's builder
+// does the same at five times the cost.
+func element(tag cbasn1.Tag, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	b := append(make([]byte, 0, n+5), byte(tag))
+	switch {
+	case n < 1<<7:
+		b = append(b, byte(n))
+	case n < 1<<8:
+		b = append(b, 0x81, byte(n))
+	case n < 1<<16:
+		b = append(b, 0x82, byte(n>>8), byte(n))
+	default: // no certificate is larger than this holds
+		b = append(b, 0x83, byte(n>>16), byte(n>>8), byte(n))
+	}
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
+}
+
+// integer encodes a number that is not negative.
+func integer(n int) []byte { return bigInteger(big.NewInt(int64(n))) }
+
+// bigInteger encodes a number that is not negative.
+func bigInteger(n *big.Int) []byte {
+	b := make([]byte, n.BitLen()/8+1) // with room for the sign
+	return element(cbasn1.INTEGER, n.FillBytes(b))
 }

@@ -152,6 +152,49 @@ func marshal(t *testing.T, v any) []byte {
 	return der
 }
 
+// Serial numbers and nonces of every length, and what cannot be said.
+func TestCreateNumbers(t *testing.T) {
+	key := newKey(t)
+	cert := newAuthority(t, key)
+	for _, bits := range []uint{0, 1, 7, 8, 9, 15, 16, 63, 64, 127, 128, 255, 256} {
+		for _, n := range []*big.Int{new(big.Int).Lsh(big.NewInt(1), bits), new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), bits), big.NewInt(1))} {
+			ts, err := timestamp.ParseResponse(create(t, Request{Stamp: Stamp{imprint, at}, Policy: policy, Accuracy: 1, Nonce: n}, cert, key))
+			if err != nil || ts.Nonce.Cmp(n) != 0 {
+				t.Errorf("nonce %d: %v, %v", n, ts, err)
+			}
+			if der, err := asn1.Marshal(n); err != nil || !bytes.Equal(der, bigInteger(n)) {
+				t.Errorf("%d is encoded as %x", n, bigInteger(n))
+			}
+		}
+	}
+	for length := range 70_000 {
+		if length > 300 && length%997 > 2 && length < 65_530 {
+			continue
+		}
+		b := make([]byte, length)
+		if der, err := asn1.Marshal(b); err != nil || !bytes.Equal(der, element(4, b)) {
+			t.Fatalf("an octet string of %d bytes is encoded otherwise", length)
+		}
+	}
+	for name, change := range map[string]func(*Request){
+		"a nonce below zero": func(r *Request) { r.Nonce = big.NewInt(-1) },
+		"no accuracy":        func(r *Request) { r.Accuracy = 0 },
+		"the year 2050":      func(r *Request) { r.Time = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"the year 1949":      func(r *Request) { r.Time = time.Date(1949, 12, 31, 0, 0, 0, 0, time.UTC) },
+		"no policy":          func(r *Request) { r.Policy = nil },
+	} {
+		r := Request{Stamp: Stamp{imprint, at}, Policy: policy, Accuracy: 1}
+		change(&r)
+		if _, err := Create(r, cert, signWith(key)); err == nil {
+			t.Errorf("%s: stamped", name)
+		}
+	}
+	broken := errors.New("no key")
+	if _, err := Create(Request{Stamp: Stamp{imprint, at}, Policy: policy, Accuracy: 1}, cert, func([]byte) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+		t.Errorf("without a signature: %v", err)
+	}
+}
+
 func TestParse(t *testing.T) {
 	key := newKey(t)
 	cert := newAuthority(t, key)
