@@ -56,6 +56,17 @@ func (c *Crowd) Waits() {
 	}
 }
 
+// Away says that the request of ctx waits for somebody outside, until it is
+// back: nobody need wait for it. In no crowd it does nothing.
+func Away(ctx context.Context) (back func()) {
+	c := CrowdOf(ctx)
+	if c == nil {
+		return func() {}
+	}
+	c.Waits()
+	return c.Moves
+}
+
 // Size is how many requests are in the crowd.
 func (c *Crowd) Size() int { return int(c.size.Load()) }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,10 +113,10 @@ type Config struct {
 	// returns nil while nothing is published yet, or what was is not to be
 	// found: then only the authorities that Init made are used.
 	Published func(ctx context.Context) ([]byte, error)
-	// CheckKept is an error if a trusted root trusts again what a published
-	// one has ceased to trust, and returns which authorities of the published
-	// one it lacks. It is required with Published.
-	CheckKept func(published, trustedRoot []byte) (dropped []string, err error)
+	// Restrict returns what is left of a trusted root when it trusts nothing
+	// that clients of the published one do not, and says what it took away. It
+	// is required with Published.
+	Restrict func(published, trustedRoot []byte, now time.Time) (left []byte, changed []string, err error)
 	// Log is the transparency log; nil for none.
 	Log *LogConfig
 	// Timestamps says whose timestamps a signature gets.
@@ -152,8 +153,8 @@ func (c *Config) complete() error {
 	if c.Lead < 0 {
 		return fmt.Errorf("%w: lead %s: want 0 or more", attest.ErrInvalid, c.Lead)
 	}
-	if c.Published != nil && c.CheckKept == nil {
-		return fmt.Errorf("%w: what is published must be compared: want CheckKept", attest.ErrInvalid)
+	if c.Published != nil && c.Restrict == nil {
+		return fmt.Errorf("%w: what is published must be compared: want Restrict", attest.ErrInvalid)
 	}
 	if err := c.Timestamps.complete(); err != nil {
 		return err
@@ -199,13 +200,15 @@ type Authority struct {
 type state struct {
 	archived
 	revoked   []attest.KeyRevocation
-	trusted   []byte
+	own       []byte // the trusted root as the archive has it
+	trusted   []byte // what is left of it by what is published
 	published []byte // the trusted root that verifiers were given; nil for none
 	// distributed says that verifiers are given one, be it not yet.
 	distributed bool
-	// lost says that revocations which verifiers were told are not in the
-	// archive. nil when all are.
-	lost error
+	// left are the times in which each certificate of trusted is believed, by its
+	// DER; nil when trusted is own.
+	left    map[string][]window
+	changed []string // what is not left
 }
 
 // known reports whether verifiers have been told of an authority: of a log they
@@ -322,7 +325,7 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 		return nil, fmt.Errorf("read revocations: %w", err)
 	}
 	now := &state{archived: archived, revoked: revoked, distributed: a.config.Published != nil}
-	if now.trusted, err = trustedRoot(a.config, now); err != nil {
+	if now.own, err = trustedRoot(a.config, now); err != nil {
 		return nil, err
 	}
 	if now.distributed {
@@ -333,32 +336,39 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 		case err != nil: // closed: no authority becomes known, and revocations count as ever
 			now.published = before.published
 			a.config.Warn("what is published cannot be read: no new authority is used", "error", err.Error())
+		case now.published == nil && before != nil && before.published != nil: // closed, as above
+			now.published = before.published
+			a.config.Warn("what was published is gone: is the directory still there? No new authority is used")
 		}
 	}
-	a.compare(before, now)
+	if err := a.restrict(before, now); err != nil {
+		return nil, err
+	}
 	a.now.Store(now)
 	return now, nil
 }
 
-// compare sees whether the archive still has what verifiers were told. What is
-// lost is told once.
-func (a *Authority) compare(before, now *state) {
+// restrict has us believe no more than the clients of what is published. The
+// archive may: it was put back to before a revocation, or somebody published a
+// trusted root without an authority. It is told when it changes.
+func (a *Authority) restrict(before, now *state) (err error) {
+	now.trusted = now.own
 	if now.published == nil {
-		return
+		return nil
 	}
-	if before != nil && bytes.Equal(before.published, now.published) && bytes.Equal(before.trusted, now.trusted) {
-		now.lost = before.lost
-		return
+	now.trusted, now.changed, err = a.config.Restrict(now.published, now.own, a.config.Now())
+	if err != nil { // closed: what was read before stays
+		return fmt.Errorf("compare with what is published: %w", err)
 	}
-	dropped, err := a.config.CheckKept(now.published, now.trusted)
-	if err != nil { // closed: what was revoked would be believed again
-		now.lost = fmt.Errorf("%w: the database lacks a revocation that is published, so nothing is believed: restore the newest database, "+
-			"or revoke again what was revoked: %v", attest.ErrUnavailable, err)
-		a.config.Warn("revocations are lost", "error", now.lost.Error())
+	if len(now.changed) == 0 {
+		return nil
 	}
-	for _, d := range dropped {
-		a.config.Warn("an authority is published and not in the database: has it lost certificates?", "authority", d)
+	if before == nil || !slices.Equal(before.changed, now.changed) {
+		a.config.Warn("less is published than the database trusts, and only that is believed: was the database put back to an older state?",
+			"not_believed_whole", strings.Join(now.changed, "; "))
 	}
+	now.left, err = windowsOf(now.trusted)
+	return err
 }
 
 // agreeing returns the newest of a key's certified versions, after comparing
@@ -404,15 +414,13 @@ func (a *Authority) Signer(p attest.Power) attest.Signer {
 // TrustedRoot returns trusted_root.json, all that a verifier needs to have. It
 // is the same bytes every time, until another authority is certified or an
 // interval revoked: which other processes see at their next
-// [Authority.Maintain]. The caller must not change them. While the archive
-// lacks a revocation that is published it is an [attest.ErrUnavailable].
-func (a *Authority) TrustedRoot() ([]byte, error) {
-	now := a.now.Load()
-	if now.lost != nil {
-		return nil, now.lost
-	}
-	return now.trusted, nil
-}
+// [Authority.Maintain]. The caller must not change them. It trusts nothing that
+// clients of what is published do not.
+func (a *Authority) TrustedRoot() ([]byte, error) { return a.now.Load().trusted, nil }
+
+// ToPublish returns the trusted root as the archive has it, whatever is
+// published: see [TrustedRoot].
+func (a *Authority) ToPublish() []byte { return a.now.Load().own }
 
 // Rotate makes a new version of the signer's key, a leaf for it, archives the
 // leaf, and only then signs with it; signing goes on meanwhile. Other
@@ -485,9 +493,6 @@ type probe struct {
 // it has each of them sign a constant and checks the signature. The logs'
 // directories must take a file. Callers within a second share one answer.
 func (a *Authority) Ready(ctx context.Context) error {
-	if now := a.now.Load(); now.lost != nil {
-		return now.lost
-	}
 	select {
 	case a.probe.turn <- struct{}{}:
 		defer func() { <-a.probe.turn }()
@@ -552,7 +557,7 @@ func (s *state) issuing(p attest.Power, now time.Time) (certified, error) {
 	var last certified
 	for _, ca := range s.certs[keyIssuing(p)] {
 		last = ca
-		if now.Before(ca.cert.NotBefore) || ca.cert.NotAfter.Before(now.Add(2*overlap)) || s.holedFrom(ca, now) || !s.known(ca) {
+		if now.Before(ca.cert.NotBefore) || ca.cert.NotAfter.Before(now.Add(2*overlap)) || s.holedFrom(ca, now) || !s.known(ca) || !s.publishedFor(ca, now) {
 			continue
 		}
 		return ca, nil
@@ -566,7 +571,7 @@ func (s *state) issuing(p attest.Power, now time.Time) (certified, error) {
 func (s *state) timestamping(now time.Time) (certified, error) {
 	tsas := s.certs[keyTimestamp]
 	for i := len(tsas) - 1; i >= 0; i-- {
-		if err := tsas[i].checkValid(now); err == nil && s.known(tsas[i]) {
+		if err := tsas[i].checkValid(now); err == nil && s.known(tsas[i]) && s.publishedFor(tsas[i], now) {
 			return tsas[i], nil
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http/httptest"
 	"os"
@@ -16,6 +18,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/sigstore/sigstore-go/pkg/root"
+
 	"provost/attest"
 	"provost/keys"
 	"provost/keys/tuf"
@@ -68,7 +72,7 @@ func TestLaterAuthorityIsUsedInTime(t *testing.T) {
 	published := []byte("nothing of it")
 	var given []byte // what verifiers were given; nil for nothing yet
 	config.Published = func(context.Context) ([]byte, error) { return given, nil }
-	config.CheckKept = tuf.CheckKept
+	config.Restrict = restrict
 	s := newSafe(t, config)
 	config = pin(t, config)
 	a, err := keys.Open(t.Context(), config)
@@ -187,7 +191,7 @@ func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
 	var given []byte
 	r := newLoggedRealm(t, func(c *keys.Config) {
 		c.Published = func(context.Context) ([]byte, error) { return given, broken }
-		c.CheckKept = tuf.CheckKept
+		c.Restrict = restrict
 	})
 	text, err := r.TrustedRoot()
 	check(t, err)
@@ -208,14 +212,21 @@ func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
 	}
 }
 
-// A database that was put back to before a revocation which is published: the
-// service starts, believes nothing and says what to do; once the revocation is
-// there again all is as before.
+// restrict is what the service gives.
+func restrict(published, trustedRoot []byte, now time.Time) ([]byte, []string, error) {
+	return tuf.Restrict(published, trustedRoot, now, false)
+}
+
+// A database that was put back to before a revocation which is published: what
+// was revoked is not believed, nor is it when the directory of what is published
+// vanishes, and signing goes on with what is.
 func TestLostRevocation(t *testing.T) {
 	var given []byte
+	var told []string
 	r := newLoggedRealm(t, func(c *keys.Config) {
 		c.Published = func(context.Context) ([]byte, error) { return given, nil }
-		c.CheckKept = tuf.CheckKept
+		c.Restrict = restrict
+		c.Warn = func(message string, _ ...any) { told = append(told, message) }
 	})
 	made := r.sign()
 	revoke(t, r.Authority, attest.KeyRevocation{Signer: attest.PowerProvenance, Version: 1})
@@ -225,42 +236,114 @@ func TestLostRevocation(t *testing.T) {
 	check(t, r.Maintain(t.Context()))
 
 	check(t, r.Close())
-	archive := &forgetful{Archive: r.config.Archive, forgets: true}
-	r.config.Archive = archive
+	r.config.Archive = forgetful{r.config.Archive}
+	told = nil
 	r.open()
-	for what, f := range map[string]func() error{
-		"TrustedRoot": func() error { _, err := r.TrustedRoot(); return err },
-		"Ready":       func() error { return r.Ready(t.Context()) },
+	if len(told) != 1 || !strings.Contains(told[0], "older state") {
+		t.Errorf("told %q", told)
+	}
+	for range 2 {
+		now, err := r.TrustedRoot()
+		check(t, err)
+		for _, pair := range [][2][]byte{{text, now}, {now, text}} { // the same but for the order
+			if dropped, err := tuf.CheckKept(pair[0], pair[1]); err != nil || len(dropped) > 0 {
+				t.Errorf("another trusted root than is published: %q, %v", dropped, err)
+			}
+		}
+		if _, err := tuf.CheckKept(text, r.ToPublish()); err == nil {
+			t.Error("the archive has the revocation")
+		}
+		if err := r.believed(made.Bundle); err == nil {
+			t.Error("believed after its revocation")
+		}
+		if err := r.believed(r.sign().Bundle); err != nil {
+			t.Errorf("signed since: %v", err)
+		}
+		given = nil // the directory is gone
+		check(t, r.Maintain(t.Context()))
+	}
+}
+
+// Who takes a CA out of what is published, or ends it there, has it signed and
+// believed for no more here either.
+func TestAuthorityTakenBackByPublication(t *testing.T) {
+	for name, change := range map[string]func(own []byte, ca string) []byte{
+		"dropped": func(own []byte, ca string) []byte { return without(t, own, ca, false) },
+		"ended":   func(own []byte, ca string) []byte { return without(t, own, ca, true) },
 	} {
-		if err := f(); !errors.Is(err, attest.ErrUnavailable) || !strings.Contains(err.Error(), "revoke again") {
-			t.Errorf("%s: %v", what, err)
+		t.Run(name, func(t *testing.T) {
+			var given []byte
+			var skew time.Duration
+			r := newLoggedRealm(t, func(c *keys.Config) {
+				c.Published = func(context.Context) ([]byte, error) { return given, nil }
+				c.Restrict = restrict
+				c.Now = func() time.Time { return time.Now().Add(skew) }
+			})
+			skew = 10 * time.Second // after the second in which everything began
+			made := r.sign()
+			issuers := issuersOf(t, r.ToPublish())
+			given = change(r.ToPublish(), issuers[0])
+			check(t, r.Maintain(t.Context()))
+			if err := r.believed(made.Bundle); err == nil {
+				t.Error("what it vouched for is believed")
+			}
+			check(t, r.Maintain(t.Context()))
+			if _, err := r.Rotate(t.Context(), attest.PowerProvenance); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.believed(r.sign().Bundle); err != nil {
+				t.Errorf("signed since, by the reserve: %v", err)
+			}
+		})
+	}
+}
+
+// issuersOf are the raw bytes, in base64, of the CAs of provenance.
+func issuersOf(t *testing.T, trustedRoot []byte) (all []string) {
+	t.Helper()
+	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	check(t, err)
+	for _, ca := range tr.FulcioCertificateAuthorities() {
+		if c := ca.(*root.FulcioCertificateAuthority).Intermediates[0]; strings.Contains(c.Subject.CommonName, "provenance") {
+			all = append(all, base64.StdEncoding.EncodeToString(c.Raw))
 		}
 	}
-	archive.forgets = false // as after it was revoked again
-	check(t, r.Maintain(t.Context()))
-	again, err := r.TrustedRoot()
+	if len(all) < 2 {
+		t.Fatalf("%d CAs of provenance", len(all))
+	}
+	return all
+}
+
+// without is a trusted root in which a CA is missing, or has ended before it
+// vouched for anything.
+func without(t *testing.T, trustedRoot []byte, ca string, ended bool) []byte {
+	t.Helper()
+	var all map[string]any
+	check(t, json.Unmarshal(trustedRoot, &all))
+	var left []any
+	for _, e := range all["certificateAuthorities"].([]any) {
+		entry := e.(map[string]any)
+		raw, err := json.Marshal(entry)
+		check(t, err)
+		if strings.Contains(string(raw), ca) {
+			if !ended {
+				continue
+			}
+			window := entry["validFor"].(map[string]any)
+			window["end"] = window["start"]
+		}
+		left = append(left, entry)
+	}
+	all["certificateAuthorities"] = left
+	raw, err := json.Marshal(all)
 	check(t, err)
-	if !bytes.Equal(text, again) {
-		t.Error("another trusted root than before")
-	}
-	if err := r.believed(made.Bundle); err == nil {
-		t.Error("believed after its revocation")
-	}
-	check(t, r.Ready(t.Context()))
+	return raw
 }
 
 // A forgetful archive was put back to before the revocations.
-type forgetful struct {
-	keys.Archive
-	forgets bool
-}
+type forgetful struct{ keys.Archive }
 
-func (f *forgetful) KeyRevocations(ctx context.Context) ([]attest.KeyRevocation, error) {
-	if f.forgets {
-		return nil, nil
-	}
-	return f.Archive.KeyRevocations(ctx)
-}
+func (forgetful) KeyRevocations(context.Context) ([]attest.KeyRevocation, error) { return nil, nil }
 
 func TestImportRefuses(t *testing.T) {
 	config, _, _ := newConfig(t)

@@ -49,7 +49,12 @@ func (t Timestamps) threshold() int {
 }
 
 func (t Timestamps) complete() error {
-	for _, o := range t.Outside {
+	for i, o := range t.Outside {
+		for _, other := range t.Outside[:i] { // one must not count as two
+			if o.URL == other.URL || len(o.Chain) > 0 && len(other.Chain) > 0 && o.Chain[0].Equal(other.Chain[0]) {
+				return fmt.Errorf("%w: timestamp authority %.200q is named twice", attest.ErrInvalid, o.URL)
+			}
+		}
 		u, err := url.Parse(o.URL)
 		if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) || len(o.Chain) == 0 {
 			return fmt.Errorf("%w: timestamp authority %.200q: want https://host, and its certificates", attest.ErrInvalid, o.URL)

@@ -42,6 +42,9 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, 
 	for _, o := range c.Outside {
 		ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, signature, a.config.Now()) })
 	}
+	if len(c.Outside) > 0 {
+		defer attest.Away(ctx)()
+	}
 	if len(ask) == 1 { // the usual case, without goroutines
 		response, err := ask[0]()
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 	"provost/attest"
 )
 
-// TrustedRoot is the trusted root that [Authority.TrustedRoot] has under this
+// TrustedRoot is the trusted root that [Authority.ToPublish] has under this
 // configuration, for whoever only publishes it: it opens no log, so it can
 // stand beside a running service.
 func TrustedRoot(ctx context.Context, config Config) ([]byte, error) {
@@ -38,7 +38,7 @@ func TrustedRoot(ctx context.Context, config Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return now.trusted, nil
+	return now.own, nil
 }
 
 // trustedRoot writes trusted_root.json (media type v0.1): each issuing CA, with
@@ -199,8 +199,39 @@ func (s *state) holedFrom(ca certified, now time.Time) bool {
 func (s *state) believed(leaf certified, p attest.Power, now time.Time) bool {
 	for _, ca := range s.certs[keyIssuing(p)] {
 		if issuedBy(leaf.cert, ca.cert) {
-			return !s.holedFrom(ca, now)
+			return !s.holedFrom(ca, now) && s.publishedFor(ca, now)
 		}
 	}
 	return false
+}
+
+// publishedFor reports whether what is published lets an authority be believed
+// at that time, as far as it takes anything away from what the archive says.
+func (s *state) publishedFor(c certified, at time.Time) bool {
+	return s.left == nil || slices.ContainsFunc(s.left[string(c.cert.Raw)], func(w window) bool {
+		return !at.Before(w.from) && (w.to.IsZero() || !at.After(w.to))
+	})
+}
+
+// windowsOf reads from a trusted root in which times each certificate of ours is
+// believed, by its DER.
+func windowsOf(trustedRoot []byte) (map[string][]window, error) {
+	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	if err != nil {
+		return nil, fmt.Errorf("trusted root: %w", err)
+	}
+	windows := map[string][]window{}
+	for _, ca := range tr.FulcioCertificateAuthorities() {
+		if f, ok := ca.(*root.FulcioCertificateAuthority); ok && len(f.Intermediates) > 0 {
+			id := string(f.Intermediates[0].Raw)
+			windows[id] = append(windows[id], window{f.ValidityPeriodStart, f.ValidityPeriodEnd})
+		}
+	}
+	for _, a := range tr.TimestampingAuthorities() {
+		if t, ok := a.(*root.SigstoreTimestampingAuthority); ok && t.Leaf != nil {
+			id := string(t.Leaf.Raw)
+			windows[id] = append(windows[id], window{t.ValidityPeriodStart, t.ValidityPeriodEnd})
+		}
+	}
+	return windows, nil
 }

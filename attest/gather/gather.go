@@ -147,10 +147,15 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 func (g *Gatherer[In, Out]) relieve() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.waiting) > 0 && g.running > 0 && g.running < g.lim.Runs && time.Since(g.waiting[0].since) >= patience {
+	if len(g.waiting) == 0 {
+		return
+	}
+	if g.running > 0 && g.running < g.lim.Runs && time.Since(g.waiting[0].since) >= patience {
 		g.running++
 		go g.run()
 	}
+	// Who waits now may have come later than who was there when this was set.
+	time.AfterFunc(max(patience-time.Since(g.waiting[0].since), patience/10), g.relieve)
 }
 
 // forget takes a call out of the queue, unless a run has it.

@@ -83,16 +83,15 @@ func (s *signed) verify(cert *x509.Certificate) (Stamp, error) {
 	if !ok || public.Curve != elliptic.P256() || !bytes.Equal(cert.RawIssuer, s.issuer) || cert.SerialNumber.Cmp(s.serial) != 0 {
 		return Stamp{}, errShape
 	}
-	signingTime, ok := readAttributes(s.attributes, s.info)
-	if !ok {
+	if !bytes.Equal(s.attributes, signedAttributes(s.info, stamp.Time, cert)) {
 		return Stamp{}, errShape
 	}
 	digest := attributesDigest(s.attributes)
 	if !ecdsa.VerifyASN1(public, digest[:], s.signature) {
 		return Stamp{}, errors.New("the timestamp's signature does not verify")
 	}
-	if signingTime.Before(cert.NotBefore) || signingTime.After(cert.NotAfter) { // clients refuse it
-		return Stamp{}, fmt.Errorf("the timestamp was signed at %s, outside its certificate's validity", signingTime.Format(time.RFC3339))
+	if stamp.Time.Before(cert.NotBefore) || stamp.Time.After(cert.NotAfter) { // clients refuse it
+		return Stamp{}, fmt.Errorf("the timestamp is of %s, outside its certificate's validity", stamp.Time.Format(time.RFC3339))
 	}
 	return stamp, nil
 }
@@ -150,39 +149,6 @@ func readInfo(in cryptobyte.String) (stamp Stamp, ok bool) {
 	}
 	stamp.Imprint, stamp.Time = [sha256.Size]byte(hashed), stamp.Time.UTC()
 	return stamp, true
-}
-
-// readAttributes reads signed attributes, which must be those of info, and
-// returns the time at which they say they were signed.
-func readAttributes(in, info cryptobyte.String) (signingTime time.Time, ok bool) {
-	digest := sha256.Sum256(info)
-	var typed, timed, digested, certified int
-	var last, element cryptobyte.String
-	for !in.Empty() {
-		var attribute, value, octets cryptobyte.String
-		var oid asn1.ObjectIdentifier
-		if !in.ReadASN1Element(&element, cbasn1.SEQUENCE) || bytes.Compare(last, element) >= 0 { // a SET OF in DER is in order
-			return time.Time{}, false
-		}
-		last = element
-		if !element.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&oid) ||
-			!attribute.ReadASN1(&value, cbasn1.SET) || !attribute.Empty() {
-			return time.Time{}, false
-		}
-		switch {
-		case oid.Equal(oidContentType) && readOID(&value, oidTSTInfo) && value.Empty():
-			typed++
-		case oid.Equal(oidMessageDigest) && value.ReadASN1(&octets, cbasn1.OCTET_STRING) && bytes.Equal(octets, digest[:]) && value.Empty():
-			digested++
-		case oid.Equal(oidSigningTime) && value.ReadASN1UTCTime(&signingTime) && value.Empty():
-			timed++
-		case oid.Equal(oidSigningCertV2):
-			certified++
-		default:
-			return time.Time{}, false
-		}
-	}
-	return signingTime.UTC(), typed == 1 && digested == 1 && timed == 1 && certified == 1
 }
 
 func readInt(in *cryptobyte.String, want int) bool {

@@ -140,7 +140,9 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 			}
 			return published, nil
 		}
-		k.CheckKept = tuf.CheckKept
+		k.Restrict = func(published, trustedRoot []byte, now time.Time) ([]byte, []string, error) {
+			return tuf.Restrict(published, trustedRoot, now, false)
+		}
 	}
 	if c.Log != nil {
 		log, err := logConfig(*c.Log)

@@ -111,7 +111,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		s.mux.Handle(path, h)
 	}
 	if c.TUF != nil {
-		if s.tuf, err = openTUF(c, s.backend, false); err != nil {
+		if s.tuf, err = openTUF(c, s.backend, tufAllowed{}); err != nil {
 			return nil, err
 		}
 		s.mux.Handle(tuf.Prefix, s.tuf.Handler())

@@ -158,7 +158,7 @@ A new root must be signed by a threshold of the keys before and of the new ones.
 const allowDroppedUsage = "drop authorities that are published and that the trusted root does not have any more"
 
 // keptHint says what to do when a publication would lose trust or revocations.
-const keptHint = "is this the newest database? restore that, or revoke again what was; --allow-dropped if an authority is to go"
+const keptHint = "is this the newest database? --allow-dropped if an authority is to go"
 
 // stageTUF writes a staged file.
 func stageTUF(ctx context.Context, f stageFlags) error {
@@ -215,7 +215,7 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 	if change.Files, err = tufFiles(ctx, c, db, trusted); err != nil {
 		return err
 	}
-	repository, err := openTUF(c, b, f.allowDropped)
+	repository, err := openTUF(c, b, tufAllowed{dropped: f.allowDropped})
 	if err != nil {
 		return err
 	}
@@ -417,6 +417,7 @@ the new one at any time.`,
 	}
 	path := c.Flags().String("config", "", "`FILE` with the configuration (YAML)")
 	allowDropped := c.Flags().Bool("allow-dropped", false, allowDroppedUsage)
+	withoutLead := c.Flags().Bool("without-lead", false, "publish an authority that may be used before every client knows it, as one that others run: who has not fetched this yet refuses what it makes")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config, err := requireTUF(*path)
 		if err != nil {
@@ -435,7 +436,7 @@ the new one at any time.`,
 			return fmt.Errorf("open keys: %w", err)
 		}
 		defer closeBackend(b)
-		repository, err := openTUF(config, b, *allowDropped)
+		repository, err := openTUF(config, b, tufAllowed{dropped: *allowDropped, early: *withoutLead})
 		if err != nil {
 			return err
 		}
@@ -519,7 +520,7 @@ func printStatus(dir string, s tuf.Status) {
 // checkTUF is what config check says of the repository: that clients can read
 // it, and that its online key is there. Nothing published is not wrong yet.
 func checkTUF(ctx context.Context, c Config, b keys.Backend) (warning string, err error) {
-	repository, err := openTUF(c, b, false)
+	repository, err := openTUF(c, b, tufAllowed{})
 	if err != nil {
 		return "", err
 	}
@@ -556,10 +557,13 @@ func requireTUF(path string) (Config, error) {
 	return c, err
 }
 
+// tufAllowed is what somebody has asked for that is refused otherwise.
+type tufAllowed struct{ dropped, early bool }
+
 // openTUF opens the repository with its online key in the backend.
-func openTUF(c Config, b keys.Backend, allowDropped bool) (*tuf.Repository, error) {
+func openTUF(c Config, b keys.Backend, allowed tufAllowed) (*tuf.Repository, error) {
 	return tuf.Open(tuf.Config{
-		AllowDropped: allowDropped, Directory: c.TUF.Directory, Lead: c.TUF.Lead, SnapshotExpiry: c.TUF.SnapshotExpiry, TimestampExpiry: c.TUF.TimestampExpiry,
+		AllowDropped: allowed.dropped, WithoutLeadUnsafe: allowed.early, Directory: c.TUF.Directory, Lead: c.TUF.Lead, SnapshotExpiry: c.TUF.SnapshotExpiry, TimestampExpiry: c.TUF.TimestampExpiry,
 		Online: func(ctx context.Context) ([]crypto.Signer, error) { return onlineSigners(ctx, b, tufKey) },
 	})
 }
@@ -589,7 +593,25 @@ func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQL
 	if err != nil {
 		return nil, err
 	}
-	return keys.TrustedRoot(ctx, config) // also verifies every certificate
+	own, err := keys.TrustedRoot(ctx, config) // also verifies every certificate
+	if err != nil {
+		return nil, err
+	}
+	return toPublish(c, own)
+}
+
+// toPublish is our trusted root without what was taken back in what is
+// published: a database that was put back to an older state may have lost that.
+func toPublish(c Config, own []byte) ([]byte, error) {
+	published, ok, err := tuf.Published(c.TUF.Directory)
+	if err != nil || !ok {
+		return own, err
+	}
+	left, changed, err := tuf.Restrict(published, own, time.Now(), true)
+	for _, a := range changed {
+		fmt.Fprintln(os.Stderr, "note: as published, and not as in the database, which trusts it for longer:", a)
+	}
+	return left, err
 }
 
 // tufFiles are the target files that clients find: the trusted root, what

@@ -13,10 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	trustroot "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"provost/attest"
 )
@@ -96,7 +99,8 @@ func readAuthorities(raw []byte) ([]authority, error) {
 	}{{"transparency log", pb.Tlogs}, {"certificate log", pb.Ctlogs}} {
 		for _, e := range group.entries {
 			a := authority{kind: group.kind, name: e.GetBaseUrl()}
-			sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%x\n%x", group.kind, e.GetBaseUrl(), e.GetLogId().GetKeyId(), e.GetPublicKey().GetRawBytes()))
+			// Not where it is read: that may change, and says nothing of what is believed.
+			sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%x", group.kind, e.GetLogId().GetKeyId(), e.GetPublicKey().GetRawBytes()))
 			a.id = hex.EncodeToString(sum[:])
 			if err := a.window(e.GetPublicKey().GetValidFor()); err != nil {
 				return nil, err
@@ -195,4 +199,105 @@ func checkDropped(published, trustedRoot []byte, allowed bool) error {
 		return fmt.Errorf("%w: it drops what is published: %s: clients would refuse all that it ever vouched for", attest.ErrDenied, strings.Join(dropped, "; "))
 	}
 	return nil
+}
+
+// Restrict returns what is left of a trusted root when it trusts nothing that
+// clients of the published one do not: the windows of an authority that both
+// have are those in which both trust it. An authority that is not published
+// stays if keepNew, and otherwise only as long as it has not begun: clients
+// cannot know it, or are not to know it any more. changed says what was taken
+// away, for people; without any the trusted root is returned as it was.
+func Restrict(published, trustedRoot []byte, now time.Time, keepNew bool) (left []byte, changed []string, err error) {
+	was, err := readAuthorities(published)
+	if err != nil {
+		return nil, nil, fmt.Errorf("published %w", err)
+	}
+	is, err := readAuthorities(trustedRoot)
+	if err != nil {
+		return nil, nil, err
+	}
+	var pb trustroot.TrustedRoot
+	if err := protojson.Unmarshal(trustedRoot, &pb); err != nil {
+		return nil, nil, fmt.Errorf("%w: %s: %w", attest.ErrInvalid, trustedRootName, err)
+	}
+	next := 0 // in the order of readAuthorities
+	windows := func() []*v1.TimeRange {
+		a := is[next]
+		next++
+		var left []authority
+		known := false
+		for _, b := range was {
+			if a.id != b.id {
+				continue
+			}
+			known = true
+			if both, ok := a.and(b); ok {
+				left = append(left, both)
+			}
+		}
+		if !known && (keepNew || a.start.After(now)) {
+			left = []authority{a}
+		}
+		if len(left) != 1 || !left[0].start.Equal(a.start) || !left[0].end.Equal(a.end) {
+			changed = append(changed, a.String())
+		}
+		var ranges []*v1.TimeRange
+		for _, l := range left {
+			r := &v1.TimeRange{Start: timestamppb.New(l.start)}
+			if !l.end.IsZero() {
+				r.End = timestamppb.New(l.end)
+			}
+			ranges = append(ranges, r)
+		}
+		return ranges
+	}
+	authorities := func(all []*trustroot.CertificateAuthority) (left []*trustroot.CertificateAuthority) {
+		for _, e := range all {
+			for _, w := range windows() {
+				c := proto.CloneOf(e)
+				c.ValidFor = w
+				left = append(left, c)
+			}
+		}
+		return left
+	}
+	logs := func(all []*trustroot.TransparencyLogInstance) (left []*trustroot.TransparencyLogInstance) {
+		for _, e := range all {
+			for _, w := range windows() {
+				c := proto.CloneOf(e)
+				c.PublicKey.ValidFor = w
+				left = append(left, c)
+			}
+		}
+		return left
+	}
+	pb.CertificateAuthorities = authorities(pb.CertificateAuthorities)
+	pb.TimestampAuthorities = authorities(pb.TimestampAuthorities)
+	pb.Tlogs = logs(pb.Tlogs)
+	pb.Ctlogs = logs(pb.Ctlogs)
+	if len(changed) == 0 {
+		return trustedRoot, nil, nil
+	}
+	raw, err := protojson.Marshal(&pb)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", trustedRootName, err)
+	}
+	v := jsontext.Value(raw) // protojson varies its white space on purpose
+	if err := v.Canonicalize(); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", trustedRootName, err)
+	}
+	return v, changed, nil
+}
+
+// and is an authority in the time in which both are trusted; not ok if there is
+// none.
+func (a authority) and(b authority) (both authority, ok bool) {
+	both = a
+	if b.start.After(a.start) {
+		both.start = b.start
+	}
+	if a.end.IsZero() || !b.end.IsZero() && b.end.Before(a.end) {
+		both.end = b.end
+	}
+	return both, both.end.IsZero() || !both.end.Before(both.start)
 }

@@ -69,7 +69,8 @@ type Config struct {
 	// Default 48h.
 	Lead time.Duration
 	// WithoutLeadUnsafe lets authorities be used at once. It is for
-	// development, where no client has to learn of them in time.
+	// development, where no client has to learn of them in time, and for
+	// authorities that others run, which have begun already.
 	WithoutLeadUnsafe bool
 	// AllowDropped lets a publication drop an authority that is published.
 	AllowDropped bool

@@ -4,6 +4,7 @@
 package tuf
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -573,6 +574,79 @@ func TestKept(t *testing.T) {
 	if err := permissive.Publish(t.Context(), b.now, s); err != nil {
 		t.Errorf("published where it is allowed: %v", err)
 	}
+}
+
+// What is left of a trusted root by what is published: for each authority the
+// times in which both trust it.
+func TestRestrict(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	at := func(minutes int) time.Time { return now.Add(time.Duration(minutes) * time.Minute) }
+	one, two := newCA(t, "one", at(-60)), newCA(t, "two", at(-60))
+	begun, later := newCA(t, "begun", at(-10)), newCA(t, "later", at(60))
+	published := trusted(t, one.to(at(-30)), one.from(at(-10)), two)
+	for _, tt := range []struct {
+		name      string
+		own, want []ca
+		wantAll   []ca // with keepNew; nil for the same
+		changed   int
+	}{
+		{name: "the same", own: []ca{one.to(at(-30)), one.from(at(-10)), two}},
+		{name: "a larger hole", own: []ca{one.to(at(-40)), one.from(at(-5)), two}},
+		{name: "a hole is lost", own: []ca{one, two}, want: []ca{one.to(at(-30)), one.from(at(-10)), two}, changed: 1},
+		{name: "another hole", own: []ca{one.to(at(-50)), one.from(at(-40)), two}, want: []ca{one.to(at(-50)), one.from(at(-40)).to(at(-30)), one.from(at(-10)), two}, changed: 1},
+		{name: "a hole is lost and there is an end", own: []ca{one.to(at(-20)), two}, want: []ca{one.to(at(-30)), two}, changed: 1},
+		{name: "all of it lies in the hole", own: []ca{one.from(at(-25)).to(at(-20)), two}, want: []ca{two}, changed: 1},
+		{name: "an earlier start", own: []ca{two.from(at(-70))}, want: []ca{two}, changed: 1},
+		{name: "one that has not begun", own: []ca{two, later}},
+		{name: "one that has begun and is not published", own: []ca{two, begun}, want: []ca{two}, changed: 1, wantAll: []ca{two, begun}},
+	} {
+		own := trusted(t, tt.own...)
+		for _, keepNew := range []bool{false, true} {
+			want, changed := tt.want, tt.changed
+			if keepNew && tt.wantAll != nil {
+				want, changed = tt.wantAll, 0
+			}
+			left, told, err := Restrict(published, own, now, keepNew)
+			if err != nil || len(told) != changed {
+				t.Errorf("%s, %t: changed %q, %v", tt.name, keepNew, told, err)
+				continue
+			}
+			if changed == 0 && !bytes.Equal(left, own) {
+				t.Errorf("%s, %t: it is not returned as it was", tt.name, keepNew)
+			}
+			if want == nil {
+				want = tt.own
+			}
+			if got, exp := windowsIn(t, left), windowsIn(t, trusted(t, want...)); !slices.Equal(got, exp) {
+				t.Errorf("%s, %t:\n got %q\nwant %q", tt.name, keepNew, got, exp)
+			}
+			if !keepNew {
+				continue
+			}
+			if _, err := CheckKept(published, left); err != nil { // so it may be published
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		}
+	}
+	for _, bad := range [][2][]byte{{[]byte("{}"), published}, {published, []byte("{}")}} {
+		if _, _, err := Restrict(bad[0], bad[1], now, false); err == nil {
+			t.Error("what is no trusted root is restricted")
+		}
+	}
+}
+
+// windowsIn are the windows of a trusted root, sorted.
+func windowsIn(t *testing.T, raw []byte) (all []string) {
+	t.Helper()
+	authorities, err := readAuthorities(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range authorities {
+		all = append(all, a.String())
+	}
+	slices.Sort(all)
+	return all
 }
 
 func trustedOf(t *testing.T, b *bench) []byte {
