@@ -56,15 +56,19 @@ func (c *Crowd) Waits() {
 	}
 }
 
-// Away says that the request of ctx waits for somebody outside, until it is
-// back: nobody need wait for it. In no crowd it does nothing.
-func Away(ctx context.Context) (back func()) {
+// Away takes a request out of its crowd while it waits for somebody outside,
+// until it is back: nobody need wait for it.
+func Away(ctx context.Context) (away context.Context, back func()) {
 	c := CrowdOf(ctx)
 	if c == nil {
-		return func() {}
+		return ctx, func() {}
 	}
+	c.size.Add(-1)
 	c.Waits()
-	return c.Moves
+	return context.WithValue(ctx, crowdKey{}, (*Crowd)(nil)), func() {
+		c.size.Add(1)
+		c.Moves()
+	}
 }
 
 // Size is how many requests are in the crowd.

@@ -354,6 +354,9 @@ func (a *Authority) refresh(ctx context.Context) (*state, error) {
 func (a *Authority) restrict(before, now *state) (err error) {
 	now.trusted = now.own
 	if now.published == nil {
+		if now.distributed && before == nil {
+			a.config.Warn("nothing is published: if something was, what is taken back there alone is believed again; put the directory back")
+		}
 		return nil
 	}
 	now.trusted, now.changed, err = a.config.Restrict(now.published, now.own, a.config.Now())
@@ -364,7 +367,7 @@ func (a *Authority) restrict(before, now *state) (err error) {
 		return nil
 	}
 	if before == nil || !slices.Equal(before.changed, now.changed) {
-		a.config.Warn("less is published than the database trusts, and only that is believed: was the database put back to an older state?",
+		a.config.Warn("less is published than the database trusts, and only that is believed: publish what is new; or was the database put back to an older state?",
 			"not_believed_whole", strings.Join(now.changed, "; "))
 	}
 	now.left, err = windowsOf(now.trusted)

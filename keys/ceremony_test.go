@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -214,7 +215,7 @@ func TestRevocationWhilePublishedCannotBeRead(t *testing.T) {
 
 // restrict is what the service gives.
 func restrict(published, trustedRoot []byte, now time.Time) ([]byte, []string, error) {
-	return tuf.Restrict(published, trustedRoot, now, false)
+	return tuf.Restrict(published, trustedRoot, now, tuf.KeepPublished)
 }
 
 // A database that was put back to before a revocation which is published: what
@@ -295,6 +296,31 @@ func TestAuthorityTakenBackByPublication(t *testing.T) {
 				t.Errorf("signed since, by the reserve: %v", err)
 			}
 		})
+	}
+}
+
+// So it is with a timestamp authority: nothing is stamped that nobody believes.
+func TestTimestampAuthorityTakenBackByPublication(t *testing.T) {
+	var given []byte
+	var skew time.Duration
+	r := newLoggedRealm(t, func(c *keys.Config) {
+		c.Published = func(context.Context) ([]byte, error) { return given, nil }
+		c.Restrict = restrict
+		c.Now = func() time.Time { return time.Now().Add(skew) }
+	})
+	skew = 10 * time.Second
+	made := r.sign()
+	given = bytes.Replace(r.ToPublish(), []byte(`/v1/timestamp","validFor":{`), []byte(`/v1/timestamp","validFor":{"end":"2026-01-01T00:00:00Z",`), 1)
+	given = regexp.MustCompile(`("end":"2026-01-01T00:00:00Z",)"start":"[^"]*"`).ReplaceAll(given, []byte(`$1"start":"2025-01-01T00:00:00Z"`))
+	if bytes.Equal(given, r.ToPublish()) {
+		t.Fatal("nothing was taken back")
+	}
+	check(t, r.Maintain(t.Context()))
+	if err := r.believed(made.Bundle); err == nil {
+		t.Error("what it stamped is believed")
+	}
+	if _, err := r.Timestamp(t.Context(), []byte("signature")); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("it stamps: %v", err)
 	}
 }
 

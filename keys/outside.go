@@ -41,13 +41,6 @@ func (t Timestamps) asked() int {
 	return len(t.Outside) + 1
 }
 
-func (t Timestamps) threshold() int {
-	if t.Threshold == 0 {
-		return t.asked()
-	}
-	return t.Threshold
-}
-
 func (t Timestamps) complete() error {
 	for i, o := range t.Outside {
 		for _, other := range t.Outside[:i] { // one must not count as two

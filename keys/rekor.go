@@ -92,7 +92,8 @@ func OpenRekor(config RekorConfig) (*Rekor, error) {
 // by itself, but 429 and 5xx do. An entry that the log has already is an
 // [attest.ErrConflict].
 func (r *Rekor) Append(ctx context.Context, e attest.LogEntry) (*protorekor.TransparencyLogEntry, error) {
-	defer attest.Away(ctx)()
+	ctx, back := attest.Away(ctx)
+	defer back()
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()
 	answer, err := r.post(ctx, e)

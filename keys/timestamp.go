@@ -39,11 +39,25 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, 
 		// The issuer verifies what it gets, by the certificate that is in it.
 		ask = append(ask, func() ([]byte, error) { return a.stamp(ctx, StampRequest{Imprint: imprint}, pinned.unverified) })
 	}
-	for _, o := range c.Outside {
-		ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, signature, a.config.Now()) })
-	}
 	if len(c.Outside) > 0 {
-		defer attest.Away(ctx)()
+		var back func()
+		ctx, back = attest.Away(ctx)
+		defer back()
+	}
+	now, read := a.config.Now(), a.now.Load()
+	for _, o := range c.Outside {
+		// One that is not published yet, or not any more: its stamp would have
+		// every verifier refuse the whole bundle.
+		if read.publishedFor(certified{cert: o.Chain[0]}, now) {
+			ask = append(ask, func() ([]byte, error) { return o.stamp(ctx, signature, now) })
+		}
+	}
+	need := c.Threshold
+	if need == 0 { // all
+		need = max(len(ask), 1)
+	}
+	if len(ask) < need { // closed
+		return nil, fmt.Errorf("%w: %d timestamp authorities are published, %d must stamp", attest.ErrUnavailable, len(ask), need)
 	}
 	if len(ask) == 1 { // the usual case, without goroutines
 		response, err := ask[0]()
@@ -59,9 +73,9 @@ func (a *Authority) Timestamp(ctx context.Context, signature []byte) ([][]byte, 
 	}
 	wg.Wait()
 	responses = slices.DeleteFunc(responses, func(r []byte) bool { return r == nil })
-	if len(responses) < c.threshold() { // closed: a bundle with fewer is not made
+	if len(responses) < need { // closed: a bundle with fewer is not made
 		return nil, fmt.Errorf("%w: %d of %d timestamp authorities answered, %d must: %w",
-			attest.ErrUnavailable, len(responses), len(ask), c.threshold(), errors.Join(errs...))
+			attest.ErrUnavailable, len(responses), len(ask), need, errors.Join(errs...))
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.config.Warn("a timestamp authority did not answer; enough others did", "error", err.Error())

@@ -52,6 +52,7 @@ type Gatherer[In, Out any] struct {
 	waiting []*call[In, Out]
 	running int
 	last    int           // how many calls the last run had
+	watched bool          // whether relieve will be called
 	crowd   *attest.Crowd // of the last call
 	news    chan struct{} // tells a run that lingers of a call, and of a crowd that is still
 }
@@ -133,9 +134,8 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 	case g.running == 0 || g.running < g.lim.Runs && len(g.waiting) >= g.lim.Most:
 		g.running++
 		go g.run()
-	case g.lim.Runs > 1 && len(g.waiting) == 1: // the first to wait sees to it that it does not wait for ever
-		time.AfterFunc(patience, g.relieve)
 	}
+	g.watchOver()
 	select {
 	case g.news <- struct{}{}:
 	default:
@@ -143,10 +143,22 @@ func (g *Gatherer[In, Out]) enqueue(c *call[In, Out]) bool {
 	return true
 }
 
+// watchOver sees to it that nobody waits for ever behind a run that has stalled.
+// The caller holds the lock.
+func (g *Gatherer[In, Out]) watchOver() {
+	if g.watched || g.lim.Runs == 1 || len(g.waiting) == 0 {
+		return
+	}
+	g.watched = true
+	time.AfterFunc(max(patience-time.Since(g.waiting[0].since), patience/10), g.relieve)
+}
+
 // relieve begins another run if the one under way has stalled.
 func (g *Gatherer[In, Out]) relieve() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.watched = false
+	defer g.watchOver() // of those who came later
 	if len(g.waiting) == 0 {
 		return
 	}
@@ -154,8 +166,6 @@ func (g *Gatherer[In, Out]) relieve() {
 		g.running++
 		go g.run()
 	}
-	// Who waits now may have come later than who was there when this was set.
-	time.AfterFunc(max(patience-time.Since(g.waiting[0].since), patience/10), g.relieve)
 }
 
 // forget takes a call out of the queue, unless a run has it.
@@ -243,6 +253,7 @@ func (g *Gatherer[In, Out]) worthwhile(crowd *attest.Crowd) time.Duration {
 func (g *Gatherer[In, Out]) take() []*call[In, Out] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer g.watchOver()
 	n := min(len(g.waiting), g.lim.Most)
 	if n == 0 || n < g.lim.Most && g.running > 1 && time.Since(g.waiting[0].since) < patience { // the other one takes what waits
 		g.running--

@@ -43,7 +43,7 @@ func devTUF(ctx context.Context, c Config, s *service, data string) error {
 	if err != nil {
 		return err
 	}
-	trusted, err := toPublish(c, s.authority.ToPublish())
+	trusted, err := toPublish(c, s.authority.ToPublish(), tuf.KeepNew)
 	if err != nil {
 		return err
 	}

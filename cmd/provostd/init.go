@@ -141,7 +141,7 @@ func authorityConfig(c Config, b keys.Backend, db *store.SQLite, root attest.Dig
 			return published, nil
 		}
 		k.Restrict = func(published, trustedRoot []byte, now time.Time) ([]byte, []string, error) {
-			return tuf.Restrict(published, trustedRoot, now, false)
+			return tuf.Restrict(published, trustedRoot, now, tuf.KeepPublished)
 		}
 	}
 	if c.Log != nil {

@@ -100,7 +100,7 @@ type stageFlags struct {
 	threshold                    int
 	add, remove                  []string
 	newRoot, newOnline, firstOne bool
-	allowDropped                 bool
+	allowDropped, withoutLead    bool
 }
 
 func (f *stageFlags) common(c *cobra.Command) {
@@ -152,10 +152,13 @@ A new root must be signed by a threshold of the keys before and of the new ones.
 	c.Flags().BoolVar(&f.newOnline, "online-key", false, "replace the online key by a new version of it")
 	c.Flags().BoolVar(&f.newRoot, "new-root", false, "a new root even if only its expiry changes")
 	c.Flags().BoolVar(&f.allowDropped, "allow-dropped", false, allowDroppedUsage)
+	c.Flags().BoolVar(&f.withoutLead, "without-lead", false, withoutLeadUsage)
 	return c
 }
 
 const allowDroppedUsage = "drop authorities that are published and that the trusted root does not have any more"
+
+const withoutLeadUsage = "publish authorities that have begun, as those that others run: clients that have not fetched this yet refuse what they make. It brings back one that was dropped: look at what is shown"
 
 // keptHint says what to do when a publication would lose trust or revocations.
 const keptHint = "is this the newest database? --allow-dropped if an authority is to go"
@@ -205,7 +208,11 @@ func stageTUF(ctx context.Context, f stageFlags) error {
 		return fmt.Errorf("open keys: %w", err)
 	}
 	defer closeBackend(b)
-	own, err := ownTrustedRoot(ctx, c, b, db)
+	keep := tuf.KeepComing
+	if f.withoutLead {
+		keep = tuf.KeepNew
+	}
+	own, err := ownTrustedRoot(ctx, c, b, db, keep)
 	if err != nil {
 		return err
 	}
@@ -417,7 +424,7 @@ the new one at any time.`,
 	}
 	path := c.Flags().String("config", "", "`FILE` with the configuration (YAML)")
 	allowDropped := c.Flags().Bool("allow-dropped", false, allowDroppedUsage)
-	withoutLead := c.Flags().Bool("without-lead", false, "publish an authority that may be used before every client knows it, as one that others run: who has not fetched this yet refuses what it makes")
+	withoutLead := c.Flags().Bool("without-lead", false, withoutLeadUsage)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config, err := requireTUF(*path)
 		if err != nil {
@@ -584,7 +591,7 @@ func onlineSigners(ctx context.Context, b keys.Backend, key string) ([]crypto.Si
 
 // ownTrustedRoot is the trusted root that the service has, made of what is in
 // its database under the pinned root.
-func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQLite) ([]byte, error) {
+func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQLite, keep tuf.Keep) ([]byte, error) {
 	pinned, err := pinnedRoot(c)
 	if err != nil {
 		return nil, err
@@ -597,19 +604,20 @@ func ownTrustedRoot(ctx context.Context, c Config, b keys.Backend, db *store.SQL
 	if err != nil {
 		return nil, err
 	}
-	return toPublish(c, own)
+	return toPublish(c, own, keep)
 }
 
 // toPublish is our trusted root without what was taken back in what is
-// published: a database that was put back to an older state may have lost that.
-func toPublish(c Config, own []byte) ([]byte, error) {
+// published: a database that was put back to an older state may have lost that,
+// and knows of no authority that was dropped.
+func toPublish(c Config, own []byte, keep tuf.Keep) ([]byte, error) {
 	published, ok, err := tuf.Published(c.TUF.Directory)
 	if err != nil || !ok {
 		return own, err
 	}
-	left, changed, err := tuf.Restrict(published, own, time.Now(), true)
+	left, changed, err := tuf.Restrict(published, own, time.Now(), keep)
 	for _, a := range changed {
-		fmt.Fprintln(os.Stderr, "note: as published, and not as in the database, which trusts it for longer:", a)
+		fmt.Fprintln(os.Stderr, "note: not, or not for as long, as the database has it, since that is not published (--without-lead takes what has begun and was never published):", a)
 	}
 	return left, err
 }

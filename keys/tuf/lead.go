@@ -53,6 +53,12 @@ func printable(name string) string {
 	return name
 }
 
+// The kinds of logs.
+const (
+	kindLog   = "transparency log"
+	kindCTLog = "certificate log"
+)
+
 // readAuthorities reads a trusted root, which must be one that clients accept
 // and in which every entry has a start.
 func readAuthorities(raw []byte) ([]authority, error) {
@@ -96,7 +102,7 @@ func readAuthorities(raw []byte) ([]authority, error) {
 	for _, group := range []struct {
 		kind    string
 		entries []*trustroot.TransparencyLogInstance
-	}{{"transparency log", pb.Tlogs}, {"certificate log", pb.Ctlogs}} {
+	}{{kindLog, pb.Tlogs}, {kindCTLog, pb.Ctlogs}} {
 		for _, e := range group.entries {
 			a := authority{kind: group.kind, name: e.GetBaseUrl()}
 			// Not where it is read: that may change, and says nothing of what is believed.
@@ -195,6 +201,11 @@ func checkDropped(published, trustedRoot []byte, allowed bool) error {
 	if err != nil {
 		return err
 	}
+	for _, d := range dropped {
+		if strings.HasPrefix(d, kindLog) || strings.HasPrefix(d, kindCTLog) { // closed: who is told of no log asks for no entries
+			return fmt.Errorf("%w: it drops %s: end its window instead, or whoever verifies with it asks for no entries", attest.ErrDenied, d)
+		}
+	}
 	if len(dropped) > 0 && !allowed {
 		return fmt.Errorf("%w: it drops what is published: %s: clients would refuse all that it ever vouched for", attest.ErrDenied, strings.Join(dropped, "; "))
 	}
@@ -203,11 +214,12 @@ func checkDropped(published, trustedRoot []byte, allowed bool) error {
 
 // Restrict returns what is left of a trusted root when it trusts nothing that
 // clients of the published one do not: the windows of an authority that both
-// have are those in which both trust it. An authority that is not published
-// stays if keepNew, and otherwise only as long as it has not begun: clients
-// cannot know it, or are not to know it any more. changed says what was taken
-// away, for people; without any the trusted root is returned as it was.
-func Restrict(published, trustedRoot []byte, now time.Time, keepNew bool) (left []byte, changed []string, err error) {
+// have are those in which both trust it. Clients cannot know an authority that is
+// not published, or are not to know it any more: keep says which stay. A log of
+// which nothing is left stays, with a window long ago, since who is told of no
+// log asks for no entries. changed says what was taken away, for people; without
+// any the trusted root is returned as it was.
+func Restrict(published, trustedRoot []byte, now time.Time, keep Keep) (left []byte, changed []string, err error) {
 	was, err := readAuthorities(published)
 	if err != nil {
 		return nil, nil, fmt.Errorf("published %w", err)
@@ -235,8 +247,16 @@ func Restrict(published, trustedRoot []byte, now time.Time, keepNew bool) (left 
 				left = append(left, both)
 			}
 		}
-		if !known && (keepNew || a.start.After(now)) {
+		if !known && (keep == KeepNew || keep == KeepComing && a.start.After(now)) {
 			left = []authority{a}
+		}
+		if a.log() && len(left) == 0 { // closed: entries are asked for, and none is good
+			never := a
+			never.start, never.end = time.Unix(0, 0), time.Unix(0, 0)
+			left = []authority{never}
+		}
+		if a.log() { // a log has one window for every client
+			left = left[len(left)-1:]
 		}
 		if len(left) != 1 || !left[0].start.Equal(a.start) || !left[0].end.Equal(a.end) {
 			changed = append(changed, a.String())
@@ -288,6 +308,18 @@ func Restrict(published, trustedRoot []byte, now time.Time, keepNew bool) (left 
 	}
 	return v, changed, nil
 }
+
+// A Keep says which authorities that are not published stay in [Restrict].
+type Keep int
+
+const (
+	KeepPublished Keep = iota // none
+	KeepComing                // those that have not begun
+	KeepNew                   // all
+)
+
+// log reports whether it is a log.
+func (a authority) log() bool { return a.born.IsZero() }
 
 // and is an authority in the time in which both are trusted; not ok if there is
 // none.

@@ -10,8 +10,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -601,37 +603,104 @@ func TestRestrict(t *testing.T) {
 		{name: "one that has begun and is not published", own: []ca{two, begun}, want: []ca{two}, changed: 1, wantAll: []ca{two, begun}},
 	} {
 		own := trusted(t, tt.own...)
-		for _, keepNew := range []bool{false, true} {
+		for _, keepNew := range []Keep{KeepComing, KeepNew} {
 			want, changed := tt.want, tt.changed
-			if keepNew && tt.wantAll != nil {
+			if keepNew == KeepNew && tt.wantAll != nil {
 				want, changed = tt.wantAll, 0
 			}
 			left, told, err := Restrict(published, own, now, keepNew)
 			if err != nil || len(told) != changed {
-				t.Errorf("%s, %t: changed %q, %v", tt.name, keepNew, told, err)
+				t.Errorf("%s, %d: changed %q, %v", tt.name, keepNew, told, err)
 				continue
 			}
 			if changed == 0 && !bytes.Equal(left, own) {
-				t.Errorf("%s, %t: it is not returned as it was", tt.name, keepNew)
+				t.Errorf("%s, %d: it is not returned as it was", tt.name, keepNew)
 			}
 			if want == nil {
 				want = tt.own
 			}
 			if got, exp := windowsIn(t, left), windowsIn(t, trusted(t, want...)); !slices.Equal(got, exp) {
-				t.Errorf("%s, %t:\n got %q\nwant %q", tt.name, keepNew, got, exp)
-			}
-			if !keepNew {
-				continue
+				t.Errorf("%s, %d:\n got %q\nwant %q", tt.name, keepNew, got, exp)
 			}
 			if _, err := CheckKept(published, left); err != nil { // so it may be published
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
 	}
+	if left, told, err := Restrict(published, trusted(t, two, later), now, KeepPublished); err != nil || len(told) != 1 ||
+		!slices.Equal(windowsIn(t, left), windowsIn(t, trusted(t, two))) {
+		t.Errorf("one that has not begun, and is not published: %q, %v", told, err)
+	}
 	for _, bad := range [][2][]byte{{[]byte("{}"), published}, {published, []byte("{}")}} {
-		if _, _, err := Restrict(bad[0], bad[1], now, false); err == nil {
+		if _, _, err := Restrict(bad[0], bad[1], now, KeepNew); err == nil {
 			t.Error("what is no trusted root is restricted")
 		}
+	}
+}
+
+// Who is told of no log asks for no entries: a log is ended, and never dropped.
+func TestRestrictKeepsLogs(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	one := newCA(t, "one", now.Add(-time.Hour))
+	logged := func(end time.Time) []byte {
+		t.Helper()
+		key, err := x509.MarshalPKIXPublicKey(one.leaf.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := sha256.Sum256(key)
+		logs := map[string]*root.TransparencyLog{hex.EncodeToString(id[:]): {
+			BaseURL: "https://log.example.com", ID: id[:], PublicKey: one.leaf.PublicKey, HashFunc: crypto.SHA256,
+			SignatureHashFunc: crypto.SHA256, ValidityPeriodStart: now.Add(-time.Hour), ValidityPeriodEnd: end,
+		}}
+		tr, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{&root.FulcioCertificateAuthority{
+			Root: one.top, Intermediates: []*x509.Certificate{one.leaf}, URI: "https://one.example", ValidityPeriodStart: one.start,
+		}}, logs, nil, logs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := tr.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	own := logged(time.Time{})
+	for name, tt := range map[string]struct {
+		published []byte
+		keep      Keep
+		end       time.Time
+	}{
+		"dropped":            {trusted(t, one), KeepPublished, time.Unix(0, 0)},
+		"dropped, to stage":  {trusted(t, one), KeepComing, time.Unix(0, 0)},
+		"ended":              {logged(now), KeepPublished, now},
+		"published as it is": {own, KeepPublished, time.Time{}},
+	} {
+		left, _, err := Restrict(tt.published, own, now, tt.keep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorities, err := readAuthorities(left)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, a := range authorities {
+			if a.log() {
+				if n++; !a.end.Equal(tt.end) {
+					t.Errorf("%s: %s", name, a)
+				}
+			}
+		}
+		if n != 2 {
+			t.Errorf("%s: %d logs are left", name, n)
+		}
+	}
+	b := newBench(t)
+	b.publishFirst(files(own))
+	permissive := b.open(Config{Directory: b.config.Directory, Online: b.online.signers, AllowDropped: true})
+	if _, err := permissive.Stage(t.Context(), b.now, Change{Files: files(trusted(t, one))}); !errors.Is(err, attest.ErrDenied) || !strings.Contains(err.Error(), "end its window") {
+		t.Errorf("the logs are dropped: %v", err)
 	}
 }
 
