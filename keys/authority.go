@@ -205,8 +205,8 @@ type state struct {
 	published []byte // the trusted root that verifiers were given; nil for none
 	// distributed says that verifiers are given one, be it not yet.
 	distributed bool
-	// left are the times in which each certificate of trusted is believed, by its
-	// DER; nil when trusted is own.
+	// left are the times in which what is in trusted is believed: see
+	// windowsOf. nil when trusted is own.
 	left    map[string][]window
 	changed []string // what is not left
 }

@@ -324,6 +324,34 @@ func TestTimestampAuthorityTakenBackByPublication(t *testing.T) {
 	}
 }
 
+// And with the log: it takes no entry that nobody believes.
+func TestLogTakenBackByPublication(t *testing.T) {
+	var given []byte
+	r := newLoggedRealm(t, func(c *keys.Config) {
+		c.Published = func(context.Context) ([]byte, error) { return given, nil }
+		c.Restrict = restrict
+	})
+	r.sign()
+	given = r.ToPublish()
+	check(t, r.Maintain(t.Context()))
+	if _, err := r.Log().Append(t.Context(), attest.LogEntry{}); err != nil {
+		t.Errorf("published as it is: %v", err)
+	}
+	var all map[string]any
+	check(t, json.Unmarshal(given, &all))
+	delete(all, "tlogs")
+	given, _ = json.Marshal(all)
+	check(t, r.Maintain(t.Context()))
+	if _, err := r.Log().Append(t.Context(), attest.LogEntry{}); !errors.Is(err, attest.ErrUnavailable) {
+		t.Errorf("not published: %v", err)
+	}
+	trusted, err := r.TrustedRoot()
+	check(t, err)
+	if tr, err := root.NewTrustedRootFromJSON(trusted); err != nil || len(tr.RekorLogs()) != 1 {
+		t.Errorf("the trusted root names no log, and so asks for no entries: %v", err)
+	}
+}
+
 // issuersOf are the raw bytes, in base64, of the CAs of provenance.
 func issuersOf(t *testing.T, trustedRoot []byte) (all []string) {
 	t.Helper()

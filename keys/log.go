@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -189,9 +190,23 @@ func (a *Authority) Log() attest.Log {
 		return nil
 	}
 	if outside := a.config.Log.Outside; outside != nil {
-		return outside
+		return believedLog{outside, a, hex.EncodeToString(outside.logID)}
 	}
-	return a.log
+	return believedLog{a.log, a, hex.EncodeToString(logID(a.log.key))}
+}
+
+// A believedLog takes entries only as long as verifiers believe it.
+type believedLog struct {
+	attest.Log
+	authority *Authority
+	id        string // hex
+}
+
+func (l believedLog) Append(ctx context.Context, e attest.LogEntry) (*protorekor.TransparencyLogEntry, error) {
+	if !l.authority.now.Load().publishedIn(logWindows+l.id, l.authority.config.Now()) { // closed: verifiers would refuse the entry
+		return nil, fmt.Errorf("%w: the log is not published yet, or was ended there: publish it, or write to its successor", attest.ErrUnavailable)
+	}
+	return l.Log.Append(ctx, e)
 }
 
 // Append implements [attest.Log].

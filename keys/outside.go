@@ -44,8 +44,8 @@ func (t Timestamps) asked() int {
 func (t Timestamps) complete() error {
 	for i, o := range t.Outside {
 		for _, other := range t.Outside[:i] { // one must not count as two
-			if o.URL == other.URL || len(o.Chain) > 0 && len(other.Chain) > 0 && o.Chain[0].Equal(other.Chain[0]) {
-				return fmt.Errorf("%w: timestamp authority %.200q is named twice", attest.ErrInvalid, o.URL)
+			if len(o.Chain) > 0 && len(other.Chain) > 0 && o.Chain[0].Equal(other.Chain[0]) {
+				return fmt.Errorf("%w: the leaf of timestamp authority %.200q is named twice", attest.ErrInvalid, o.URL)
 			}
 		}
 		u, err := url.Parse(o.URL)

@@ -208,13 +208,20 @@ func (s *state) believed(leaf certified, p attest.Power, now time.Time) bool {
 // publishedFor reports whether what is published lets an authority be believed
 // at that time, as far as it takes anything away from what the archive says.
 func (s *state) publishedFor(c certified, at time.Time) bool {
-	return s.left == nil || slices.ContainsFunc(s.left[string(c.cert.Raw)], func(w window) bool {
+	return s.publishedIn(string(c.cert.Raw), at)
+}
+
+func (s *state) publishedIn(windows string, at time.Time) bool {
+	return s.left == nil || slices.ContainsFunc(s.left[windows], func(w window) bool {
 		return !at.Before(w.from) && (w.to.IsZero() || !at.After(w.to))
 	})
 }
 
+// logWindows stands before the ID of a log, among what windowsOf returns.
+const logWindows = "log "
+
 // windowsOf reads from a trusted root in which times each certificate of ours is
-// believed, by its DER.
+// believed, by its DER, and each log, by its ID.
 func windowsOf(trustedRoot []byte) (map[string][]window, error) {
 	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
 	if err != nil {
@@ -232,6 +239,9 @@ func windowsOf(trustedRoot []byte) (map[string][]window, error) {
 			id := string(t.Leaf.Raw)
 			windows[id] = append(windows[id], window{t.ValidityPeriodStart, t.ValidityPeriodEnd})
 		}
+	}
+	for id, l := range tr.RekorLogs() {
+		windows[logWindows+id] = []window{{l.ValidityPeriodStart, l.ValidityPeriodEnd}}
 	}
 	return windows, nil
 }
