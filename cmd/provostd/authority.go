@@ -108,7 +108,7 @@ func authorityCertifyCommand() *cobra.Command {
 func authorityImportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import --config FILE CERTIFICATE",
-		Short: "Archive what the offline root certified; the trusted root names it from then on",
+		Short: "Archive what the offline root certified; publish the trusted root then",
 	}
 	path := configFlag(c)
 	c.Args = cobra.ExactArgs(1)

@@ -215,9 +215,9 @@ func checkDropped(published, trustedRoot []byte, allowed bool) error {
 // Restrict returns what is left of a trusted root when it trusts nothing that
 // clients of the published one do not: the windows of an authority that both
 // have are those in which both trust it. Clients cannot know an authority that is
-// not published, or are not to know it any more: keep says which stay. A log of
-// which nothing is left stays, with a window long ago, since who is told of no
-// log asks for no entries. changed says what was taken away, for people; without
+// not published, or are not to know it any more: keep says which stay. For
+// KeepPublished, which is for whoever verifies, a log stays in any case, if with a
+// window long ago: who is told of no log asks for no entries. changed says what was taken away, for people; without
 // any the trusted root is returned as it was.
 func Restrict(published, trustedRoot []byte, now time.Time, keep Keep) (left []byte, changed []string, err error) {
 	was, err := readAuthorities(published)
@@ -250,12 +250,12 @@ func Restrict(published, trustedRoot []byte, now time.Time, keep Keep) (left []b
 		if !known && (keep == KeepNew || keep == KeepComing && a.start.After(now)) {
 			left = []authority{a}
 		}
-		if a.log() && len(left) == 0 { // closed: entries are asked for, and none is good
+		if a.log() && len(left) == 0 && (known || keep == KeepPublished) { // closed: entries are asked for, and none is good
 			never := a
 			never.start, never.end = time.Unix(0, 0), time.Unix(0, 0)
 			left = []authority{never}
 		}
-		if a.log() { // a log has one window for every client
+		if a.log() && len(left) > 1 { // a log has one window for every client
 			left = left[len(left)-1:]
 		}
 		if len(left) != 1 || !left[0].start.Equal(a.start) || !left[0].end.Equal(a.end) {

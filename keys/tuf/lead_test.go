@@ -226,11 +226,15 @@ func TestRestrictKeepsLogs(t *testing.T) {
 		published []byte
 		keep      Keep
 		end       time.Time
+		logs      int
 	}{
-		"dropped":            {trusted(t, one), KeepPublished, time.Unix(0, 0)},
-		"dropped, to stage":  {trusted(t, one), KeepComing, time.Unix(0, 0)},
-		"ended":              {logged(now), KeepPublished, now},
-		"published as it is": {own, KeepPublished, time.Time{}},
+		"dropped":            {trusted(t, one), KeepPublished, time.Unix(0, 0), 2},
+		"ended":              {logged(now), KeepPublished, now, 2},
+		"published as it is": {own, KeepPublished, time.Time{}, 2},
+		// It would be published with that window, for ever.
+		"never published, to stage": {trusted(t, one), KeepComing, time.Time{}, 0},
+		"ended, to stage":           {logged(now), KeepComing, now, 2},
+		"new, to stage":             {trusted(t, one), KeepNew, time.Time{}, 2},
 	} {
 		left, _, err := Restrict(tt.published, own, now, tt.keep)
 		if err != nil {
@@ -248,7 +252,7 @@ func TestRestrictKeepsLogs(t *testing.T) {
 				}
 			}
 		}
-		if n != 2 {
+		if n != tt.logs {
 			t.Errorf("%s: %d logs are left", name, n)
 		}
 	}
