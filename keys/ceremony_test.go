@@ -265,6 +265,15 @@ func TestLostRevocation(t *testing.T) {
 	}
 }
 
+// publishing has verifiers be given that trusted root, at a time by so much later.
+func publishing(given *[]byte, skew *time.Duration) func(*keys.Config) {
+	return func(c *keys.Config) {
+		c.Published = func(context.Context) ([]byte, error) { return *given, nil }
+		c.Restrict = restrict
+		c.Now = func() time.Time { return time.Now().Add(*skew) }
+	}
+}
+
 // Who takes a CA out of what is published, or ends it there, has it signed and
 // believed for no more here either.
 func TestAuthorityTakenBackByPublication(t *testing.T) {
@@ -275,11 +284,7 @@ func TestAuthorityTakenBackByPublication(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var given []byte
 			var skew time.Duration
-			r := newLoggedRealm(t, func(c *keys.Config) {
-				c.Published = func(context.Context) ([]byte, error) { return given, nil }
-				c.Restrict = restrict
-				c.Now = func() time.Time { return time.Now().Add(skew) }
-			})
+			r := newLoggedRealm(t, publishing(&given, &skew))
 			skew = 10 * time.Second // after the second in which everything began
 			made := r.sign()
 			issuers := issuersOf(t, r.ToPublish())
@@ -303,11 +308,7 @@ func TestAuthorityTakenBackByPublication(t *testing.T) {
 func TestTimestampAuthorityTakenBackByPublication(t *testing.T) {
 	var given []byte
 	var skew time.Duration
-	r := newLoggedRealm(t, func(c *keys.Config) {
-		c.Published = func(context.Context) ([]byte, error) { return given, nil }
-		c.Restrict = restrict
-		c.Now = func() time.Time { return time.Now().Add(skew) }
-	})
+	r := newLoggedRealm(t, publishing(&given, &skew))
 	skew = 10 * time.Second
 	made := r.sign()
 	given = bytes.Replace(r.ToPublish(), []byte(`/v1/timestamp","validFor":{`), []byte(`/v1/timestamp","validFor":{"end":"2026-01-01T00:00:00Z",`), 1)
@@ -327,10 +328,7 @@ func TestTimestampAuthorityTakenBackByPublication(t *testing.T) {
 // And with the log: it takes no entry that nobody believes.
 func TestLogTakenBackByPublication(t *testing.T) {
 	var given []byte
-	r := newLoggedRealm(t, func(c *keys.Config) {
-		c.Published = func(context.Context) ([]byte, error) { return given, nil }
-		c.Restrict = restrict
-	})
+	r := newLoggedRealm(t, publishing(&given, new(time.Duration)))
 	r.sign()
 	given = r.ToPublish()
 	check(t, r.Maintain(t.Context()))

@@ -30,7 +30,8 @@ import (
 type Timestamps struct {
 	NotOwn  bool // our own authority is not asked
 	Outside []*OutsideAuthority
-	// Threshold is how many must answer; 0 for all.
+	// Threshold is how many must answer; 0 for all that verifiers believe: one
+	// outside that is not published yet is not asked.
 	Threshold int
 }
 

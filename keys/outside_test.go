@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/digitorus/timestamp"
 
@@ -89,6 +90,45 @@ func TestOutsideTimestamps(t *testing.T) {
 	}
 }
 
+// One outside that is not published is not asked: its stamp would have every
+// verifier refuse the bundle. Where others cannot stand in, nothing is stamped.
+func TestOutsideTimestampsArePublishedFirst(t *testing.T) {
+	o := newOutsideTSA(t).authority(t)
+	for name, tt := range map[string]struct {
+		t      keys.Timestamps
+		before int // stamps while it is not published; 0 for a refusal
+		after  int
+	}{
+		"beside our own":     {keys.Timestamps{Outside: []*keys.OutsideAuthority{o}}, 1, 2},
+		"in its place":       {keys.Timestamps{NotOwn: true, Outside: []*keys.OutsideAuthority{o}}, 0, 1},
+		"two must be asked":  {keys.Timestamps{Outside: []*keys.OutsideAuthority{o}, Threshold: 2}, 0, 2},
+		"one of two will do": {keys.Timestamps{Outside: []*keys.OutsideAuthority{o}, Threshold: 1}, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var given []byte
+			r := newLoggedRealm(t, publishing(&given, new(time.Duration)))
+			given = r.ToPublish()
+			check(t, r.Close())
+			r.config.Timestamps = tt.t
+			r.open()
+			stamps := func(want int) {
+				t.Helper()
+				check(t, r.Maintain(t.Context()))
+				got, err := r.Timestamp(t.Context(), []byte("signature"))
+				if len(got) != want || want == 0 && !errors.Is(err, attest.ErrUnavailable) || want > 0 && err != nil {
+					t.Errorf("%d stamps, want %d: %v", len(got), want, err)
+				}
+			}
+			stamps(tt.before)
+			given = r.ToPublish()
+			stamps(tt.after)
+			if err := r.believed(r.sign().Bundle); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Too few answers make no bundle; what is not the answer to our question never
 // counts.
 func TestOutsideTimestampsThatFail(t *testing.T) {
@@ -140,10 +180,14 @@ func TestOutsideTimestampsThatFail(t *testing.T) {
 }
 
 func TestTimestampsConfig(t *testing.T) {
+	o := newOutsideTSA(t).authority(t)
+	again := *o
+	again.URL += "/again"
 	for name, c := range map[string]keys.Timestamps{
-		"nobody":               {NotOwn: true},
-		"a threshold too high": {Threshold: 2},
-		"a negative threshold": {Threshold: -1},
+		"nobody":                {NotOwn: true},
+		"a threshold too high":  {Threshold: 2},
+		"a negative threshold":  {Threshold: -1},
+		"one that counts twice": {Outside: []*keys.OutsideAuthority{o, &again}},
 	} {
 		config, _, _ := newConfig(t)
 		config.Timestamps = c

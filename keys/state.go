@@ -64,7 +64,7 @@ func (a *Authority) restrict(before, now *state) (err error) {
 	now.trusted = now.own
 	if now.published == nil {
 		if now.distributed && before == nil {
-			a.config.Warn("nothing is published: if something was, what is taken back there alone is believed again; put the directory back")
+			a.config.Warn("nothing is published by TUF: as it should be before the first publication; after it, put the directory back, or what only that takes back is believed")
 		}
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -423,6 +424,13 @@ func TestCrowdIsCounted(t *testing.T) {
 		counted("all wait", 3, true)
 		cancel()
 		counted("one has left the queue", 3, false)
+		away, back := attest.Away(members[2].ctx)
+		counted("it waits for somebody outside", 2, true)
+		if attest.CrowdOf(away) != nil {
+			t.Error("who is away is in the crowd")
+		}
+		back()
+		counted("it is back", 3, false)
 		members[2].leave()
 		counted("and the crowd", 2, true)
 		close(gate.open)
@@ -435,6 +443,52 @@ func TestCrowdIsCounted(t *testing.T) {
 			t.Error("called with a done context")
 		}
 		counted("a call that was none", 0, true)
+	})
+}
+
+// Whoever waits behind a run that has stalled is relieved: also who came after
+// another that has left, and who was left over by runs that were full.
+func TestRelief(t *testing.T) {
+	hung := func(release chan struct{}, runs int) *Gatherer[int, int] {
+		var n atomic.Int32
+		return New("test", Limits{Most: 4, Runs: 2, Waiting: 100}, func(ctx context.Context, ins []int) []Result[int] {
+			if int(n.Add(1)) <= runs {
+				<-release
+			}
+			return double(ctx, ins)
+		})
+	}
+	relieved := func(t *testing.T, call func()) {
+		t.Helper()
+		start := time.Now()
+		call()
+		if took := time.Since(start); took > 2*patience {
+			t.Errorf("relieved after %s", took)
+		}
+	}
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		g := hung(release, 1)
+		wait := calls(t, g, 1)
+		ctx, leave := context.WithCancel(t.Context())
+		go g.Call(ctx, 2)
+		time.Sleep(10 * time.Millisecond)
+		late := calls(t, g, 3)
+		leave()
+		relieved(t, late)
+		close(release)
+		wait()
+	})
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		g := hung(release, 1)
+		wait := calls(t, g, 1, 2, 3, 4, 5, 6, 7) // one hangs, four are a run beside it, two are left over
+		time.Sleep(2 * patience)
+		if n := len(g.waiting); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+		close(release)
+		wait()
 	})
 }
 
