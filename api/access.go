@@ -4,30 +4,20 @@
 package api
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"provost/api/identity"
 	"provost/attest"
 )
-
-// Providers: what an issuer's tokens speak for.
-const (
-	ProviderGitHub = "github" // runs of GitHub Actions
-	ProviderOIDC   = "oidc"   // people, services, gates; no builds
-)
-
-// maxAges bound what Issuer.MaxAge may be: a run's tokens are for the minutes
-// of a job, people's for a week of work.
-var maxAges = map[string]time.Duration{ProviderGitHub: time.Hour, ProviderOIDC: 7 * 24 * time.Hour}
-
-// githubPins are the claims that say whose a run of GitHub is. Anybody on
-// GitHub can have a token with all the others.
-var githubPins = []string{"repository", "repository_id", "repository_owner", "repository_owner_id", "job_workflow_ref"}
 
 // An Issuer is an OpenID Connect issuer whose tokens are accepted.
 type Issuer struct {
@@ -40,66 +30,95 @@ type Issuer struct {
 	// RS512, PS256, PS384, PS512, ES256, ES384 and ES512.
 	Algorithms []string `yaml:"algorithms"`
 	// MaxAge is how long after its iat a token is accepted, however long it
-	// says it lives: 1h at most for provider github, 168h for oidc.
+	// says it lives. Each provider has a limit: 10m for github, buildkite,
+	// circleci, kubernetes and spiffe, 2h for gitlab, 168h for oidc.
 	MaxAge time.Duration `yaml:"max_age"`
-	// Provider is "github" or "oidc".
+	// Provider is whose tokens these are: github, gitlab, buildkite, circleci,
+	// kubernetes, spiffe, or oidc for people, services and gates.
 	Provider string `yaml:"provider"`
-	// ServerURL is where a GitHub's repositories are, without a slash at the
-	// end; https://github.com when empty.
+	// ServerURL is where the provider's repositories and pages are, without a
+	// slash at the end. Default: https://github.com for github, the issuer's
+	// own URL for gitlab.
 	ServerURL string `yaml:"server_url"`
+	// PersonClaim is the claim of provider oidc that is the same for the same
+	// human at every issuer, such as an employee number. By it two people are
+	// told apart where two are needed. Default: issuer and sub together.
+	PersonClaim string `yaml:"person_claim"`
+	// Mapping makes tokens of provider oidc speak for builds.
+	Mapping *identity.Mapping `yaml:"mapping"`
 }
 
-// A Rule gives something to the tokens of one issuer whose claims match. The
-// grants of all rules that match a token add up.
+// A Rule gives something to the tokens of one issuer whose claims match. What
+// all rules that match a token give adds up.
 type Rule struct {
 	// Issuer is the URL of a configured issuer.
 	Issuer string `yaml:"issuer"`
 	// Claims must all be in the token with these very values. Numbers and
-	// booleans compare by their JSON text; arrays and objects match nothing.
-	// Of a GitHub they must say whose runs are meant: by one at least of
-	// repository, repository_id, repository_owner, repository_owner_id and
-	// job_workflow_ref.
+	// booleans compare by their JSON text; arrays and objects match nothing. A
+	// member of an object has a name with a dot.
 	Claims map[string]string `yaml:"claims"`
-	// Builder makes matching tokens speak for a build. A token that matches
-	// two rules with a builder is refused, and so is one whose build cannot
-	// be told from its claims.
-	Builder *BuilderRow `yaml:"builder"`
-	// Grants are what matching tokens may do.
+	// When is a CEL expression over claims that must hold, too, such as
+	// claims.environment in ["production", "staging"]. Claims and When must
+	// say whose tokens are meant.
+	When string `yaml:"when"`
+	// Tenant is where it is given: a name of your own, or "*" for every tenant.
+	// Default, for jobs alone: the tenant of the token's own immutable ids.
+	// Named, the rule must pin an immutable id, since a name can be
+	// registered again by somebody else.
+	Tenant string `yaml:"tenant"`
+	// Roles are administrator, key-operator, policy-author, approver, signer,
+	// gate and reader.
+	Roles []attest.Role `yaml:"roles"`
+	// Grants are given beside what the roles are.
 	Grants []attest.Grant `yaml:"grants"`
 }
 
-// A BuilderRow names a builder.
-type BuilderRow struct {
-	// ID is the builder.id of provenance. When empty it is the URL of the
-	// workflow that ran, job_workflow_ref, which the rule must pin.
-	//
-	// One id stands for one kind of isolation: self-hosted runners are
-	// accepted only by a rule that pins runner_environment to self-hosted.
-	ID string `yaml:"id"`
+// AllTenants is a rule's tenant that stands for every one.
+const AllTenants = "*"
+
+// A Registry is where the builders are.
+type Registry interface {
+	// Builders returns all rows, retired and proposed ones too, and the
+	// registry's revision. An error is never an empty answer.
+	Builders(ctx context.Context) ([]attest.Builder, int64, error)
 }
 
-// AuthOptions are what an [Authenticator] uses of the outside. The zero value
-// is fit for use.
+// AuthOptions are what an [Authenticator] uses of the outside.
 type AuthOptions struct {
+	// Service is the service's own URL: our builders and build types are there.
+	Service string
+	// Registry has the builders; without one no token speaks for a build.
+	Registry Registry
 	// HTTPClient asks issuers for their keys. Its timeout is lowered to what
 	// is bearable, and it follows no redirect.
 	HTTPClient *http.Client
 	Now        func() time.Time
 }
 
-// An Authenticator turns tokens into callers, by one table of issuers and one
-// of rules. It is safe for concurrent use.
+// An Authenticator turns tokens into callers, by one table of issuers, one of
+// rules, and the builder registry. It is safe for concurrent use.
 type Authenticator struct {
+	service string
 	issuers map[string]*issuer
-	rules   []Rule
+	rules   []rule
 	now     func() time.Time
 	memory  tokenMemory
+	builders
 }
 
 // An issuer is a configured [Issuer] with its keys.
 type issuer struct {
 	Issuer
-	keys *keySet
+	provider identity.Provider
+	keys     *keySet
+}
+
+// A rule is a [Rule] ready for use.
+type rule struct {
+	Rule
+	name      string // for the audit log
+	condition *identity.Condition
+	grants    []attest.Grant
 }
 
 // NewAuthenticator checks the tables whole: nothing in them that could not
@@ -109,26 +128,26 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	a := &Authenticator{issuers: map[string]*issuer{}, now: opts.Now}
+	a := &Authenticator{service: opts.Service, issuers: map[string]*issuer{}, now: opts.Now, builders: builders{registry: opts.Registry, now: opts.Now}}
 	httpClient := boundedClient(opts.HTTPClient)
 	for _, i := range issuers {
-		if err := i.validate(); err != nil {
+		provider, err := i.validate()
+		if err != nil {
 			return nil, fmt.Errorf("%w: issuer %q: %w", attest.ErrInvalid, i.URL, err)
 		}
 		if a.issuers[i.URL] != nil {
 			return nil, fmt.Errorf("%w: issuer %q is listed twice", attest.ErrInvalid, i.URL)
 		}
-		if i.Provider == ProviderGitHub && i.ServerURL == "" {
-			i.ServerURL = "https://github.com"
-		}
 		i.Algorithms = slices.Clone(i.Algorithms)
-		a.issuers[i.URL] = &issuer{i, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}}
+		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}}
 	}
 	for n, r := range rules {
-		if err := r.validate(a.issuers[r.Issuer]); err != nil {
+		made, err := r.compile(a.issuers[r.Issuer])
+		if err != nil {
 			return nil, fmt.Errorf("%w: rule %d: %w", attest.ErrInvalid, n+1, err)
 		}
-		a.rules = append(a.rules, r)
+		made.name = fmt.Sprintf("rule %d", n+1)
+		a.rules = append(a.rules, made)
 	}
 	return a, nil
 }
@@ -137,104 +156,131 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 // it, whoever can check a token can make one.
 var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"}
 
-func (i Issuer) validate() error {
+// validate checks an issuer, and sets its defaults.
+func (i *Issuer) validate() (identity.Provider, error) {
 	if err := checkURL(i.URL); err != nil {
-		return fmt.Errorf("url: %w", err)
+		return nil, fmt.Errorf("url: %w", err)
 	}
 	if i.Audience == "" {
-		return fmt.Errorf("audience is empty")
+		return nil, fmt.Errorf("audience is empty")
 	}
 	if len(i.Algorithms) == 0 {
-		return fmt.Errorf("algorithms is empty")
+		return nil, fmt.Errorf("algorithms is empty")
 	}
 	for _, alg := range i.Algorithms {
 		if !slices.Contains(algorithms, alg) {
-			return fmt.Errorf("algorithm %q: want some of %s", alg, strings.Join(algorithms, ", "))
+			return nil, fmt.Errorf("algorithm %q: want some of %s", alg, strings.Join(algorithms, ", "))
 		}
+	}
+	provider, ok := identity.Lookup(i.Provider)
+	if !ok {
+		return nil, fmt.Errorf("provider %q: want one of %s", i.Provider, strings.Join(identity.Names(), ", "))
+	}
+	u, err := url.Parse(i.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := provider.CheckIssuer(u); err != nil {
+		return nil, fmt.Errorf("url of provider %s: %w", i.Provider, err)
 	}
 	if i.MaxAge <= 0 {
-		return fmt.Errorf("max_age %s: want more than 0", i.MaxAge)
+		return nil, fmt.Errorf("max_age %s: want more than 0", i.MaxAge)
 	}
-	if limit, ok := maxAges[i.Provider]; ok && i.MaxAge > limit {
-		return fmt.Errorf("max_age %s: set it to %.0fh at most, the limit of provider %s", i.MaxAge, limit.Hours(), i.Provider)
+	if limit := provider.Rules().MaxAge; i.MaxAge > limit {
+		return nil, fmt.Errorf("max_age %s: set it to %s at most, the limit of provider %s", i.MaxAge, limit, i.Provider)
 	}
-	switch i.Provider {
-	case ProviderOIDC:
-		if i.ServerURL != "" {
-			return fmt.Errorf("server_url goes with provider github")
-		}
-	case ProviderGitHub:
-		if i.ServerURL == "" {
-			break
+	if i.Provider != identity.OIDC && (i.PersonClaim != "" || i.Mapping != nil) {
+		return nil, fmt.Errorf("person_claim and mapping go with provider oidc")
+	}
+	if i.ServerURL != "" {
+		if i.Provider == identity.OIDC && i.Mapping == nil {
+			return nil, fmt.Errorf("server_url goes with providers whose tokens are of builds")
 		}
 		if err := checkURL(i.ServerURL); err != nil || strings.HasSuffix(i.ServerURL, "/") {
-			return fmt.Errorf("server_url %q: want a URL without a slash at the end", i.ServerURL)
+			return nil, fmt.Errorf("server_url %q: want a URL without a slash at the end", i.ServerURL)
 		}
-	default:
-		return fmt.Errorf("provider %q: want github or oidc", i.Provider)
 	}
-	return nil
+	switch {
+	case i.ServerURL != "":
+	case i.Provider == identity.GitHub:
+		i.ServerURL = "https://github.com"
+	case i.Provider == identity.GitLab:
+		i.ServerURL = strings.TrimSuffix(i.URL, "/")
+	}
+	return provider, nil
 }
 
-func (r Rule) validate(i *issuer) error {
+// compile makes a rule ready for use, or says what is wrong with it.
+func (r Rule) compile(i *issuer) (rule, error) {
+	made := rule{Rule: r}
 	switch {
 	case i == nil:
-		return fmt.Errorf("issuer %q is not configured", r.Issuer)
-	case len(r.Claims) == 0:
-		return fmt.Errorf("claims is empty: it would match every token of %s", r.Issuer)
-	case r.Builder == nil && len(r.Grants) == 0:
-		return fmt.Errorf("neither builder nor grants: it gives nothing")
+		return rule{}, fmt.Errorf("issuer %q is not configured", r.Issuer)
+	case len(r.Claims) == 0 && r.When == "":
+		return rule{}, fmt.Errorf("claims is empty: it would match every token of %s", r.Issuer)
+	case len(r.Roles) == 0 && len(r.Grants) == 0:
+		return rule{}, fmt.Errorf("neither roles nor grants: it gives nothing")
 	}
 	for name, value := range r.Claims {
 		if name == "" || value == "" {
-			return fmt.Errorf("claim %q: value %q: want both", name, value)
+			return rule{}, fmt.Errorf("claim %q: value %q: want both", name, value)
 		}
 	}
-	if i.Provider == ProviderGitHub && !slices.ContainsFunc(githubPins, func(name string) bool { return r.Claims[name] != "" }) {
-		return fmt.Errorf("claims would match runs of strangers: pin at least one of %s", strings.Join(githubPins, ", "))
+	var err error
+	if made.condition, err = identity.Both(r.Claims, r.When); err != nil {
+		return rule{}, err
+	}
+	if err := i.checkOwner(made.condition, r.Tenant != ""); err != nil {
+		return rule{}, err
+	}
+	switch tenants := i.provider.Rules().Workload || i.Mapping != nil; {
+	case r.Tenant == "" && !tenants:
+		return rule{}, fmt.Errorf("tenant is empty: name the one in which this is given, or %q for every one", AllTenants)
+	case r.Tenant != "" && r.Tenant != AllTenants && !tenantName.MatchString(r.Tenant):
+		return rule{}, fmt.Errorf("tenant %q: want %q, or 1 to 63 lower-case letters, digits and '-'", r.Tenant, AllTenants)
 	}
 	for _, g := range r.Grants {
 		if !slices.Contains(attest.Grants, g) {
-			return fmt.Errorf("grant %q: want some of %q", g, attest.Grants)
+			return rule{}, fmt.Errorf("grant %q: want some of %q", g, attest.Grants)
 		}
+		made.grants = append(made.grants, g)
 	}
-	if r.Builder == nil {
+	for _, role := range r.Roles {
+		grants, ok := role.Grants()
+		if !ok {
+			return rule{}, fmt.Errorf("role %q: want some of %q", role, attest.Roles())
+		}
+		made.grants = append(made.grants, grants...)
+	}
+	return made, nil
+}
+
+// tenantName is the shape of a tenant's name in the configuration. Those made
+// of a token's ids have a slash.
+var tenantName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// checkOwner refuses a condition that the tokens of strangers would fulfil; with
+// named, one that the tokens of whoever takes over a name would.
+func (i *issuer) checkOwner(c *identity.Condition, named bool) error {
+	r := i.provider.Rules()
+	if !r.Workload && i.Mapping == nil {
+		if len(c.Pins()) == 0 {
+			return fmt.Errorf("the condition names nobody: compare a claim with a value")
+		}
 		return nil
 	}
-	if i.Provider != ProviderGitHub {
-		return fmt.Errorf("builder: tokens of provider %s speak for no build", i.Provider)
+	immutable := r.Immutable
+	if i.Mapping != nil {
+		immutable = i.Mapping.Tenant
 	}
-	if r.Builder.ID == "" && r.Claims["job_workflow_ref"] == "" {
-		return fmt.Errorf("builder without id: give it one, or pin job_workflow_ref in claims")
+	owners := append(slices.Clone(immutable), r.Owners...)
+	if !identity.Pinned(c.Pins(), owners) {
+		return fmt.Errorf("claims would match runs of strangers: pin at least one of %s", strings.Join(owners, ", "))
 	}
-	if r.Builder.ID != "" {
-		if u, err := url.Parse(r.Builder.ID); err != nil || u.Scheme == "" || u.Host == "" {
-			return fmt.Errorf("builder id %q: want a URI", r.Builder.ID)
-		}
+	if named && !identity.Pinned(c.Pins(), immutable) {
+		return fmt.Errorf("names can be registered again by others: pin at least one of %s", strings.Join(immutable, ", "))
 	}
 	return nil
-}
-
-// Builders returns every builder.id that the rules can give to a build, sorted
-// and without repetition: a policy that wants another waits in vain.
-func (a *Authenticator) Builders() []string {
-	var ids []string
-	for _, r := range a.rules {
-		if r.Builder != nil {
-			ids = append(ids, builderID(r, a.issuers[r.Issuer].ServerURL, r.Claims["job_workflow_ref"]))
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
-}
-
-// builderID is the builder.id that a rule with a builder gives to a run of the
-// workflow jobRef.
-func builderID(r Rule, server, jobRef string) string {
-	if r.Builder.ID != "" {
-		return r.Builder.ID
-	}
-	return server + "/" + jobRef
 }
 
 // checkURL asks for https, or http where nobody can listen in.
@@ -251,48 +297,90 @@ func checkURL(raw string) error {
 	return nil
 }
 
-// caller applies the rules to verified claims.
-func (a *Authenticator) caller(i *issuer, claims claims) (attest.Caller, error) {
-	subject, ok := claims.text("sub")
+// caller applies rules and registry to verified claims.
+func (a *Authenticator) caller(i *issuer, claims identity.Claims, builders *snapshot) (attest.Caller, error) {
+	subject, ok := claims.Text("sub")
 	if !ok || subject == "" || len(subject) > maxSubject {
 		return attest.Caller{}, unauthenticated("the token's sub: want 1 to %d bytes", maxSubject)
 	}
-	caller := attest.Caller{Issuer: i.URL, Subject: subject}
-	var builder *Rule
-	for n := range a.rules {
-		rule := &a.rules[n]
-		if rule.Issuer != i.URL || !rule.matches(claims) {
+	caller := attest.Caller{Issuer: i.URL, Subject: subject, Tenants: map[string][]attest.Grant{}}
+	own, err := i.tenant(claims)
+	if err != nil { // closed: whose it is decides about everything
+		return attest.Caller{}, err
+	}
+	texts := claims.Texts()
+	var why []string
+	for _, r := range a.rules {
+		if r.Issuer != i.URL || !r.condition.Match(texts) {
 			continue
 		}
-		for _, g := range rule.Grants {
-			if !slices.Contains(caller.Grants, g) {
-				caller.Grants = append(caller.Grants, g)
+		why = append(why, r.name)
+		switch r.Tenant {
+		case AllTenants:
+			caller.Grants = addGrants(caller.Grants, r.grants)
+			continue
+		case "":
+		default:
+			if own != "" && caller.Tenant != "" && caller.Tenant != r.Tenant { // closed: where it belongs would be a guess
+				return attest.Caller{}, fmt.Errorf("%w: the token is ambiguous: its rules name two tenants", attest.ErrDenied)
+			}
+			if own != "" {
+				caller.Tenant = r.Tenant
 			}
 		}
-		if rule.Builder == nil {
-			continue
-		}
-		if builder != nil { // closed: which of two builders it was would be a guess
-			return attest.Caller{}, fmt.Errorf("%w: the token is ambiguous: it matches two builders", attest.ErrDenied)
-		}
-		builder = rule
+		tenant := cmp.Or(r.Tenant, own)
+		caller.Tenants[tenant] = addGrants(caller.Tenants[tenant], r.grants)
 	}
-	if builder == nil {
-		return caller, nil
+	if own != "" {
+		caller.Tenant = cmp.Or(caller.Tenant, own)
+		if named := caller.Tenants[own]; caller.Tenant != own && named != nil { // rules with and without a name: one place
+			delete(caller.Tenants, own)
+			caller.Tenants[caller.Tenant] = addGrants(caller.Tenants[caller.Tenant], named)
+		}
+	} else {
+		caller.Person = i.person(claims)
 	}
-	build, err := githubBuild(claims, i.ServerURL, *builder)
+	build, row, err := i.build(a.service, claims, texts, builders)
 	if err != nil { // closed: nothing at all is granted on claims that do not add up
 		return attest.Caller{}, err
 	}
-	caller.Build = build
+	if caller.Build = build; build != nil {
+		why = append(why, "builder "+row)
+	}
+	caller.Why = strings.Join(why, ", ")
 	return caller, nil
 }
 
-func (r Rule) matches(c claims) bool {
-	for name, want := range r.Claims {
-		if got, ok := c.text(name); !ok || got != want {
-			return false
+// tenant is the tenant of the token's own ids, under its issuer: two issuers
+// number alike. "" for people.
+func (i *issuer) tenant(c identity.Claims) (string, error) {
+	own, err := i.provider.Tenant(c)
+	if i.Mapping != nil {
+		own, err = i.Mapping.TenantOf(c)
+	}
+	if err != nil || own == "" {
+		return "", err
+	}
+	_, name, _ := strings.Cut(i.URL, "://")
+	return strings.TrimSuffix(name, "/") + "/" + own, nil
+}
+
+// person is who a person is: see [attest.Person]. Without the claim that says
+// so it is nobody who could be told from another.
+func (i *issuer) person(c identity.Claims) string {
+	if i.PersonClaim == "" {
+		subject, _ := c.Text("sub")
+		return i.URL + " " + subject
+	}
+	value, _ := c.Text(i.PersonClaim)
+	return strings.ToLower(strings.TrimSpace(value))
+}
+
+func addGrants(to, more []attest.Grant) []attest.Grant {
+	for _, g := range more {
+		if !slices.Contains(to, g) {
+			to = append(to, g)
 		}
 	}
-	return len(r.Claims) > 0
+	return to
 }

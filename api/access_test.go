@@ -12,26 +12,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"provost/api/identity"
 	"provost/attest"
 )
 
 func TestTablesThatAreRefused(t *testing.T) {
+	const ghes = "https://ghes.example/_services/token"
 	issuer := func(change func(*Issuer)) []Issuer {
-		i := Issuer{URL: "https://ci.example", Audience: audience, Algorithms: []string{"RS256"}, MaxAge: time.Minute, Provider: ProviderGitHub}
+		i := Issuer{URL: ghes, Audience: audience, Algorithms: []string{"RS256"}, MaxAge: time.Minute, Provider: identity.GitHub}
 		change(&i)
 		return []Issuer{i}
 	}
 	rule := func(change func(*Rule)) []Rule {
-		r := Rule{Issuer: "https://ci.example", Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRead}}
+		r := Rule{Issuer: ghes, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRead}}
 		change(&r)
 		return []Rule{r}
 	}
 	good := issuer(func(*Issuer) {})
-	if _, err := NewAuthenticator(good, rule(func(r *Rule) { r.Builder = &BuilderRow{ID: builder} }), AuthOptions{}); err != nil {
+	if _, err := NewAuthenticator(good, rule(func(*Rule) {}), AuthOptions{}); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
+	people := issuer(func(i *Issuer) { i.Provider = identity.OIDC })
 	for _, u := range []string{"http://127.0.0.1:8080", "http://[::1]/", "http://localhost/oidc", "https://ci.example/with/path/"} {
-		if _, err := NewAuthenticator(issuer(func(i *Issuer) { i.URL = u }), nil, AuthOptions{}); err != nil {
+		if _, err := NewAuthenticator(issuer(func(i *Issuer) { i.URL, i.Provider = u, identity.OIDC }), nil, AuthOptions{}); err != nil {
 			t.Errorf("issuer %s: %v", u, err)
 		}
 	}
@@ -40,7 +43,7 @@ func TestTablesThatAreRefused(t *testing.T) {
 			t.Errorf("a rule that pins %s: %v", name, err)
 		}
 	}
-	for provider, age := range map[string]time.Duration{ProviderGitHub: time.Hour, ProviderOIDC: 168 * time.Hour} {
+	for provider, age := range map[string]time.Duration{identity.GitHub: 10 * time.Minute, identity.OIDC: 168 * time.Hour} {
 		if _, err := NewAuthenticator(issuer(func(i *Issuer) { i.Provider, i.MaxAge = provider, age }), nil, AuthOptions{}); err != nil {
 			t.Errorf("max_age %s for %s: %v", age, provider, err)
 		}
@@ -63,26 +66,37 @@ func TestTablesThatAreRefused(t *testing.T) {
 		{"no signature", issuer(func(i *Issuer) { i.Algorithms = []string{"none"} }), nil, "none"},
 		{"no limit to the age", issuer(func(i *Issuer) { i.MaxAge = 0 }), nil, "max_age"},
 		{"a negative age", issuer(func(i *Issuer) { i.MaxAge = -1 }), nil, "max_age"},
-		{"runs of more than an hour ago", issuer(func(i *Issuer) { i.MaxAge = time.Hour + 1 }), nil, "1h at most"},
-		{"people of more than a week ago", issuer(func(i *Issuer) { i.Provider, i.MaxAge = ProviderOIDC, 168*time.Hour+1 }), nil, "168h at most"},
+		{"runs of more than ten minutes ago", issuer(func(i *Issuer) { i.MaxAge = 10*time.Minute + 1 }), nil, "10m0s at most"},
+		{"people of more than a week ago", issuer(func(i *Issuer) { i.Provider, i.MaxAge = identity.OIDC, 168*time.Hour+1 }), nil, "168h0m0s at most"},
 		{"an unknown provider", issuer(func(i *Issuer) { i.Provider = "gitea" }), nil, "provider"},
-		{"a server for no GitHub", issuer(func(i *Issuer) { i.Provider, i.ServerURL = ProviderOIDC, "https://x.example" }), nil, "server_url"},
+		{"a server for no GitHub", issuer(func(i *Issuer) { i.Provider, i.ServerURL = identity.OIDC, "https://x.example" }), nil, "server_url"},
 		{"a server with a slash", issuer(func(i *Issuer) { i.ServerURL = "https://x.example/" }), nil, "server_url"},
 		{"a server over http", issuer(func(i *Issuer) { i.ServerURL = "http://x.example" }), nil, "server_url"},
 
 		{"a rule for a stranger", good, rule(func(r *Rule) { r.Issuer += "/" }), "not configured"},
 		{"a rule that matches all", good, rule(func(r *Rule) { r.Claims = nil }), "every token"},
 		{"a rule that gives nothing", good, rule(func(r *Rule) { r.Grants = nil }), "nothing"},
-		{"a rule that anybody's main branch matches", good, rule(func(r *Rule) { r.Claims = map[string]string{"ref": "refs/heads/main"} }), "pin at least one of repository,"},
+		{"a rule that anybody's main branch matches", good, rule(func(r *Rule) { r.Claims = map[string]string{"ref": "refs/heads/main"} }), "pin at least one of repository_id,"},
 		{"a rule that anybody's runner matches", good, rule(func(r *Rule) {
-			r.Claims, r.Builder = map[string]string{"runner_environment": "self-hosted", "sub": "repo:acme/app:ref:refs/heads/main"}, &BuilderRow{ID: builder}
-		}), "pin at least one of repository,"},
+			r.Claims = map[string]string{"runner_environment": "self-hosted", "sub": "repo:acme/app:ref:refs/heads/main"}
+		}), "pin at least one of repository_id,"},
+		{"a rule that one of two ors does not pin", good, rule(func(r *Rule) {
+			r.Claims, r.When = nil, `claims.repository_id == "74" || claims.environment == "x"`
+		}), "pin at least one of repository_id,"},
+		{"a named tenant for whoever has the name", good, rule(func(r *Rule) { r.Tenant = "acme" }), "registered again by others: pin at least one of repository_id, repository_owner_id"},
+		{"every tenant for whoever has the name", good, rule(func(r *Rule) { r.Tenant = AllTenants }), "registered again by others"},
+		{"a tenant that looks like one of ids", good, rule(func(r *Rule) { r.Tenant, r.Claims["repository_id"] = "ci.example/65/74", "74" }), "tenant"},
+		{"people in no tenant", people, rule(func(*Rule) {}), "tenant is empty"},
+		{"people by no claim at all", people, rule(func(r *Rule) { r.Claims, r.When, r.Tenant = nil, "has(claims.sub)", AllTenants }), "names nobody"},
+		{"an expression that is none", good, rule(func(r *Rule) { r.When = "claims.ref ==" }), "condition"},
+		{"an expression that escapes", good, rule(func(r *Rule) { r.When = `claims.ref == "x") || (claims.ref == "y"` }), "condition"},
+		{"a prefix", good, rule(func(r *Rule) { r.When = `claims.ref.startsWith("refs/heads/")` }), "condition"},
+		{"a pattern", good, rule(func(r *Rule) { r.When = `claims.ref.matches("refs/.*")` }), "condition"},
+		{"an order", good, rule(func(r *Rule) { r.When = `claims.ref >= "refs/heads/"` }), "condition"},
+		{"an unknown role", good, rule(func(r *Rule) { r.Roles = []attest.Role{"root"} }), "root"},
 		{"an unknown grant", good, rule(func(r *Rule) { r.Grants = []attest.Grant{"root"} }), "root"},
 		{"a claim without a value", good, rule(func(r *Rule) { r.Claims = map[string]string{"repository": ""} }), "repository"},
 		{"a claim without a name", good, rule(func(r *Rule) { r.Claims = map[string]string{"": "x"} }), "claim"},
-		{"a builder that anybody's workflow could be", good, rule(func(r *Rule) { r.Builder = &BuilderRow{} }), "job_workflow_ref"},
-		{"a builder that is no URI", good, rule(func(r *Rule) { r.Builder = &BuilderRow{ID: "mine"} }), "URI"},
-		{"a builder of no CI", issuer(func(i *Issuer) { i.Provider = ProviderOIDC }), rule(func(r *Rule) { r.Builder = &BuilderRow{ID: builder} }), "no build"},
 	} {
 		_, err := NewAuthenticator(c.issuers, c.rules, AuthOptions{})
 		if !errors.Is(err, attest.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
@@ -93,37 +107,33 @@ func TestTablesThatAreRefused(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	p := newIDP(t)
-	rule := func(b *BuilderRow, grant attest.Grant, claims ...string) Rule {
-		r := Rule{Issuer: p.URL, Claims: map[string]string{}, Builder: b}
-		if grant != "" {
-			r.Grants = []attest.Grant{grant}
-		}
+	rule := func(grant attest.Grant, claims ...string) Rule {
+		r := Rule{Issuer: p.URL, Claims: map[string]string{}, Grants: []attest.Grant{grant}}
 		for i := 0; i < len(claims); i += 2 {
 			r.Claims[claims[i]] = claims[i+1]
 		}
 		return r
 	}
+	double, pinned := builderRow(p.URL, "acme2", `claims.repository == "acme/app" && claims.environment == "double"`),
+		builderRow(p.URL, "pinned", `claims.job_workflow_ref == "acme/pinned/.github/workflows/b.yml@refs/heads/main"`)
+	pinned.ID = "https://github.com/acme/pinned/.github/workflows/b.yml@refs/heads/main"
 	a, err := NewAuthenticator(
 		[]Issuer{
-			{URL: p.URL, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: ProviderGitHub},
-			{URL: "https://other.example", Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: ProviderOIDC},
+			{URL: p.URL, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: identity.GitHub},
+			{URL: "https://other.example", Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: identity.OIDC},
 		},
 		[]Rule{
-			rule(&BuilderRow{ID: builder}, attest.GrantProvenance, "repository", "acme/app"),
-			rule(nil, attest.GrantSBOM, "repository", "acme/app", "ref", "refs/heads/main"),
-			rule(nil, attest.GrantSBOM, "repository", "acme/app", "run_attempt", "2"),
-			rule(&BuilderRow{ID: builder + "2"}, "", "repository", "acme/app", "environment", "double"),
-			rule(nil, attest.GrantRead, "repository_owner", "acme", "level", "7"),
-			rule(nil, attest.GrantDecide, "repository_owner_id", "65", "staff", "true"),
-			rule(nil, attest.GrantRotate, "repository_id", "74", "groups", "admins"),
-			{Issuer: "https://other.example", Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantRotate}},
-			rule(&BuilderRow{}, attest.GrantProvenance, "job_workflow_ref", "acme/pinned/.github/workflows/b.yml@refs/heads/main"),
-		}, AuthOptions{Now: p.now})
+			rule(attest.GrantProvenance, "repository", "acme/app"),
+			rule(attest.GrantSBOM, "repository", "acme/app", "ref", "refs/heads/main"),
+			rule(attest.GrantSBOM, "repository", "acme/app", "run_attempt", "2"),
+			rule(attest.GrantRead, "repository_owner", "acme", "level", "7"),
+			rule(attest.GrantDecide, "repository_owner_id", "65", "staff", "true"),
+			rule(attest.GrantRotate, "repository_id", "74", "groups", "admins"),
+			{Issuer: "https://other.example", Claims: map[string]string{"repository": "acme/app"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantRotate}},
+			rule(attest.GrantProvenance, "job_workflow_ref", "acme/pinned/.github/workflows/b.yml@refs/heads/main"),
+		}, AuthOptions{Now: p.now, Service: service, Registry: &rows{all: []attest.Builder{builderRow(p.URL, "acme", `claims.repository == "acme/app"`), double, pinned}}})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]string{"https://github.com/acme/pinned/.github/workflows/b.yml@refs/heads/main", builder, builder + "2"}, a.Builders()); diff != "" {
-		t.Errorf("builders: %s", diff)
 	}
 	for _, c := range []struct {
 		name   string
@@ -151,8 +161,8 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if diff := cmp.Diff(c.grants, got.Grants); diff != "" {
-			t.Errorf("%s: %s", c.name, diff)
+		if diff := cmp.Diff(c.grants, got.Tenants[got.Tenant]); diff != "" || len(got.Grants) != 0 || len(got.Tenants) > 1 {
+			t.Errorf("%s: %s%v", c.name, diff, got)
 		}
 		if (got.Build != nil) != (c.build != "") || got.Build != nil && got.Build.BuilderID != c.build {
 			t.Errorf("%s: build %+v; want %q", c.name, got.Build, c.build)
@@ -182,7 +192,9 @@ issuers:
 rules:
   - issuer: https://token.actions.githubusercontent.com
     claims: {repository_id: "74"}
-    builder: {id: https://provost.example/builders/acme}
+    when: claims.environment in ["production", "staging"]
+    tenant: acme
+    roles: [signer, gate]
     grants: ["attest:provenance", "attest:sbom"]
 `
 	var got struct {
@@ -197,7 +209,7 @@ rules:
 	if _, err := NewAuthenticator(got.Issuers, got.Rules, AuthOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if got.Issuers[0].MaxAge != 10*time.Minute || got.Rules[0].Builder.ID != builder || got.Rules[0].Grants[1] != attest.GrantSBOM {
+	if got.Issuers[0].MaxAge != 10*time.Minute || got.Rules[0].Roles[1] != attest.RoleGate || got.Rules[0].Grants[1] != attest.GrantSBOM {
 		t.Errorf("%+v", got)
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 
 	"provost/api/client"
+	"provost/api/identity"
 	"provost/attest"
 	"provost/verify"
 	"provost/verify/policy"
@@ -52,6 +53,7 @@ type fixture struct {
 	logs   *syncBuffer
 	reg    *prometheus.Registry
 	keys   *testKeys
+	rows   *rows
 	ready  map[string]error
 }
 
@@ -59,6 +61,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, ca: newTestCA(t), memory: newMemory(t), idp: newIDP(t), logs: &syncBuffer{}, reg: prometheus.NewRegistry(), ready: map[string]error{"store": nil}}
 	f.keys = &testKeys{ca: f.ca}
+	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: f.ca, Ledger: f.memory, Now: time.Now}
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = f.ca.signer(p)
@@ -72,13 +75,12 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	auth, err := NewAuthenticator(
-		[]Issuer{{URL: f.idp.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: ProviderGitHub}},
+		[]Issuer{{URL: f.idp.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: identity.GitHub}},
 		[]Rule{
-			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Builder: &BuilderRow{ID: builder},
-				Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
-			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner": "acme", "role": "gate"}, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
-			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner": "acme", "role": "admin"}, Grants: attest.Grants},
-		}, AuthOptions{Now: f.idp.now})
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "gate"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "admin"}, Tenant: AllTenants, Grants: attest.Grants},
+		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -11,12 +12,15 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"provost/attest"
 )
 
 // An idp is an OpenID Connect issuer on this machine, with a clock that tests
@@ -186,4 +190,29 @@ func signWith(t *testing.T, alg string, key any, payload []byte) string {
 func forge(token, header string) string {
 	_, rest, _ := strings.Cut(token, ".")
 	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
+}
+
+// rows is a builder registry in memory.
+type rows struct {
+	mu       sync.Mutex
+	all      []attest.Builder
+	revision int64
+	fail     error
+}
+
+func (r *rows) Builders(context.Context) ([]attest.Builder, int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return nil, 0, r.fail
+	}
+	return slices.Clone(r.all), r.revision, nil
+}
+
+// builderRow is a builder of GitHub at level 2.
+func builderRow(issuer, name, condition string) attest.Builder {
+	return attest.Builder{
+		Name: name, Issuer: issuer, Condition: condition, BuildType: attest.GitHubWorkflowType, Level: 2,
+		PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance, Mode: attest.ModeToken, State: attest.BuilderActive,
+	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"provost/api/client"
+	"provost/api/identity"
 	"provost/attest"
 )
 
@@ -33,26 +34,6 @@ const (
 	maxKeyID   = 256
 	maxSubject = 1024
 )
-
-// claims are a token's members, by name.
-type claims map[string]jsontext.Value
-
-// text is a claim that rules and mappings can read: a string's value, or a
-// number's or boolean's JSON text. Anything else is none.
-func (c claims) text(name string) (string, bool) {
-	value := c[name]
-	switch value.Kind() {
-	case '"':
-		var s string
-		if err := json.Unmarshal(value, &s); err != nil {
-			return "", false
-		}
-		return s, true
-	case '0', 't', 'f':
-		return string(value), true
-	}
-	return "", false
-}
 
 // Authenticate returns the caller that a token speaks for. The token must be a
 // signed JWT of a configured issuer, for our audience alone, in time and not
@@ -66,10 +47,15 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	if len(token) > maxToken {
 		return attest.Caller{}, unauthenticated("the token has more than %d bytes", maxToken)
 	}
+	builders, err := a.current(ctx)
+	if err != nil { // closed: what the token may do is not known
+		return attest.Caller{}, err
+	}
 	sum := sha256.Sum256([]byte(token))
-	if m, ok := a.memory.recall(sum); ok {
+	if m, ok := a.memory.recall(sum); ok && m.builders == builders {
 		// Its signature was verified, and what it may do follows from the
-		// token and the tables alone. Its key and its times are asked anew.
+		// token, the tables and the registry alone. Its key and its times are
+		// asked anew.
 		keys, err := m.issuer.keys.find(ctx, m.header)
 		if err == nil && keys.fetched.Equal(m.fetched) {
 			if err := m.issuer.check(m.claims, a.now()); err != nil {
@@ -84,7 +70,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	}
 	// Up to here nothing is known. What is read of the token now chooses whose
 	// keys are asked, from those configured, and nothing else.
-	name, _ := unverified.text("iss")
+	name, _ := unverified.Text("iss")
 	i, ok := a.issuers[name]
 	if !ok {
 		return attest.Caller{}, unauthenticated("the token's issuer is not configured")
@@ -110,21 +96,22 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	if err := i.check(claims, a.now()); err != nil {
 		return attest.Caller{}, err
 	}
-	caller, err := a.caller(i, claims)
+	caller, err := a.caller(i, claims, builders)
 	if err != nil {
 		return attest.Caller{}, err
 	}
-	a.memory.remember(sum, remembered{i, header, keys.fetched, claims, caller})
+	a.memory.remember(sum, remembered{i, header, keys.fetched, builders, claims, caller})
 	return caller, nil
 }
 
 // A remembered token is one that was accepted.
 type remembered struct {
-	issuer  *issuer
-	header  header
-	fetched time.Time // the keys it was verified with, of the issuer's set
-	claims  claims
-	caller  attest.Caller // shared: nobody changes it
+	issuer   *issuer
+	header   header
+	fetched  time.Time // the keys it was verified with, of the issuer's set
+	builders *snapshot
+	claims   identity.Claims
+	caller   attest.Caller // shared: nobody changes it
 }
 
 // maxRemembered is how many tokens are remembered. A job sends one with many
@@ -167,7 +154,7 @@ var compactToken = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0
 // peek takes a token apart without believing it: three parts of base64url,
 // JSON that every parser reads the same way, no header that we do not
 // understand.
-func peek(token string) (header, claims, error) {
+func peek(token string) (header, identity.Claims, error) {
 	if len(token) > maxToken {
 		return header{}, nil, unauthenticated("the token has more than %d bytes", maxToken)
 	}
@@ -175,7 +162,7 @@ func peek(token string) (header, claims, error) {
 		return header{}, nil, unauthenticated("the token is no signed JWT in compact form")
 	}
 	parts := strings.Split(token, ".")
-	var members [2]claims
+	var members [2]identity.Claims
 	for n := range members {
 		raw, err := base64.RawURLEncoding.Strict().DecodeString(parts[n])
 		if err != nil {
@@ -194,14 +181,14 @@ func peek(token string) (header, claims, error) {
 			return header{}, nil, unauthenticated("the token's header has %q", name)
 		}
 	}
-	if typ, ok := h.text("typ"); h["typ"] != nil && (!ok || !strings.EqualFold(typ, "JWT")) {
+	if typ, ok := h.Text("typ"); h["typ"] != nil && (!ok || !strings.EqualFold(typ, "JWT")) {
 		return header{}, nil, unauthenticated("the token's typ is not JWT")
 	}
-	alg, _ := h.text("alg")
+	alg, _ := h.Text("alg")
 	if h["alg"].Kind() != '"' || !slices.Contains(algorithms, alg) {
 		return header{}, nil, unauthenticated("the token's algorithm is not one of the issuer's")
 	}
-	kid, _ := h.text("kid")
+	kid, _ := h.Text("kid")
 	if h["kid"].Kind() != '"' || kid == "" || len(kid) > maxKeyID {
 		return header{}, nil, unauthenticated("the token names no key")
 	}
@@ -209,13 +196,13 @@ func peek(token string) (header, claims, error) {
 }
 
 // verifiedClaims reads the claims again, out of what was verified.
-func verifiedClaims(token *oidc.IDToken) (claims, error) {
+func verifiedClaims(token *oidc.IDToken) (identity.Claims, error) {
 	var raw stdjson.RawMessage
 	if err := token.Claims(&raw); err != nil {
 		return nil, unauthenticated("the token's claims: %w", err)
 	}
-	var c claims
-	if err := attest.DecodeOpenJSON(raw, &c); err != nil {
+	c, err := identity.ParseClaims(raw)
+	if err != nil {
 		return nil, unauthenticated("the token's claims: %v", err)
 	}
 	return c, nil
@@ -223,21 +210,21 @@ func verifiedClaims(token *oidc.IDToken) (claims, error) {
 
 // check holds what the library does not: the one audience, our own leeway, an
 // iat, and our own limit to the token's age.
-func (i *issuer) check(c claims, now time.Time) error {
-	if iss, _ := c.text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
+func (i *issuer) check(c identity.Claims, now time.Time) error {
+	if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
 		return unauthenticated("the token's issuer is not configured")
 	}
 	if aud, ok := oneAudience(c["aud"]); !ok || aud != i.Audience {
 		return unauthenticated("the token's audience must be %q alone", i.Audience)
 	}
-	expires, ok := c.time("exp")
+	expires, ok := timeOf(c, "exp")
 	if !ok || now.After(expires.Add(leeway)) {
 		return unauthenticated("the token has expired or does not say when")
 	}
-	if notBefore, ok := c.time("nbf"); c["nbf"] != nil && (!ok || now.Add(leeway).Before(notBefore)) {
+	if notBefore, ok := timeOf(c, "nbf"); c["nbf"] != nil && (!ok || now.Add(leeway).Before(notBefore)) {
 		return unauthenticated("the token is not valid yet")
 	}
-	issued, ok := c.time("iat")
+	issued, ok := timeOf(c, "iat")
 	switch {
 	case !ok:
 		return unauthenticated("the token does not say when it was issued")
@@ -266,9 +253,9 @@ func oneAudience(aud jsontext.Value) (string, bool) {
 	return "", false
 }
 
-// time is a claim of type NumericDate (RFC 7519, section 2): seconds, perhaps
+// timeOf is a claim of type NumericDate (RFC 7519, section 2): seconds, perhaps
 // with a fraction. It must lie between 1970 and the year 9999.
-func (c claims) time(name string) (time.Time, bool) {
+func timeOf(c identity.Claims, name string) (time.Time, bool) {
 	if c[name].Kind() != '0' {
 		return time.Time{}, false
 	}

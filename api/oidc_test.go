@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"provost/api/client"
+	"provost/api/identity"
 	"provost/attest"
 )
 
@@ -30,9 +31,9 @@ import (
 func testAuth(t *testing.T, p *idp, httpClient *http.Client) *Authenticator {
 	t.Helper()
 	a, err := NewAuthenticator(
-		[]Issuer{{URL: p.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: ProviderGitHub}},
-		[]Rule{{Issuer: p.URL, Claims: map[string]string{"repository": "acme/app"}, Builder: &BuilderRow{ID: builder}, Grants: attest.Grants}},
-		AuthOptions{Now: p.now, HTTPClient: httpClient})
+		[]Issuer{{URL: p.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: identity.GitHub}},
+		[]Rule{{Issuer: p.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: attest.Grants}},
+		AuthOptions{Now: p.now, HTTPClient: httpClient, Service: service, Registry: &rows{all: []attest.Builder{builderRow(p.URL, "acme", `claims.repository == "acme/app"`)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestTokensThatAreAccepted(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if caller.Issuer != p.URL || caller.Subject != "repo:acme/app:ref:refs/heads/main" || caller.Build == nil || !cmp.Equal(caller.Grants, attest.Grants) {
+		if caller.Issuer != p.URL || caller.Subject != "repo:acme/app:ref:refs/heads/main" || caller.Build == nil || !cmp.Equal(caller.Tenants[caller.Tenant], attest.Grants) {
 			t.Errorf("%s: caller %+v", name, caller)
 		}
 	}

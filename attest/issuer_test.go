@@ -164,8 +164,9 @@ func builder() Caller {
 			BuilderID: "https://provost.example/builders/b", BuildType: GitHubWorkflowType,
 			ExternalParameters: map[string]any{"workflow": map[string]any{"repository": "https://github.com/acme/app", "ref": "refs/heads/main", "path": "w.yml"}},
 			InternalParameters: map[string]any{"github": map[string]any{"event_name": "push"}},
-			Dependencies:       []Resource{{"git+https://github.com/acme/app@refs/heads/main", map[string]string{"gitCommit": strings.Repeat("a", 40)}}},
+			Dependencies:       []Resource{{"git+https://github.com/acme/app@refs/heads/main", map[string]string{"gitCommit": strings.Repeat("a", 40)}, false}},
 			InvocationID:       "https://github.com/acme/app/actions/runs/1/attempts/1",
+			Origins:            Origins{"": FromRegistry()},
 		},
 	}
 }

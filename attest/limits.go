@@ -19,6 +19,9 @@ const (
 	// MaxBundle is the largest bundle, in bytes: base64 of the statement plus
 	// certificate, timestamps and log entries.
 	MaxBundle = (MaxStatement+2)/3*4 + 256<<10
+	// MaxDependencies is the largest number of dependencies that a caller may
+	// add to its provenance.
+	MaxDependencies = 1024
 	// MaxDepth is the deepest nesting of arrays and objects in JSON.
 	MaxDepth = 64
 	// MaxIdempotencyKey is the longest Idempotency-Key, in bytes.

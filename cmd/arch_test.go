@@ -31,16 +31,17 @@ var arrows = map[string][]string{
 	"keys/keystest":   {"attest", "keys"},
 	"store":           {"attest", "attest/gather"},
 	"store/storetest": {"attest", "store"},
-	"api":             {"attest", "verify", "api/client"},
+	"api":             {"attest", "verify", "api/client", "api/identity"},
 	"api/client":      {"attest"},
+	"api/identity":    {"attest"},
 	"cmd/provost":     {"attest", "verify", "api/client"},
-	"cmd/provostd":    {"attest", "verify", "verify/policy", "keys", "keys/tuf", "store", "api", "api/client"},
+	"cmd/provostd":    {"attest", "verify", "verify/policy", "keys", "keys/tuf", "store", "api", "api/client", "api/identity"},
 	"cmd":             {},
 }
 
 // pure packages decide and touch nothing outside.
 var (
-	pure      = []string{"attest", "attest/rfc3161", "attest/sbom", "verify", "verify/policy"}
+	pure      = []string{"attest", "attest/rfc3161", "attest/sbom", "verify", "verify/policy", "api/identity"}
 	touching  = []string{"os", "os/exec", "net", "net/http", "database/sql", "log", "log/slog", "io/ioutil", "syscall"}
 	topLevel  = []string{"cmd", "attest", "verify", "keys", "store", "api", "deploy", "docs", "bin"}
 	forbidden = []string{"internal", "pkg", "util", "utils", "common", "types"}

@@ -61,7 +61,7 @@ keys:
 issuers:
   - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc}
 access:
-  - {issuer: %q, claims: {sub: admin}, grants: ["attest:sbom", decide, read]}
+  - {issuer: %q, claims: {sub: admin}, tenant: "*", grants: ["attest:sbom", decide, read]}
 environments:
   prod:
     builders: [{id: "https://provost.example.com/builders/ci", level: 2}]

@@ -126,3 +126,24 @@ func checkLimit(limit int) error {
 	}
 	return nil
 }
+
+// Value refuses what JSON would replace without a word.
+func (c builderColumn) Value() (driver.Value, error) {
+	b := *c.b
+	if err := checkText(append([]string{
+		b.Name, b.ID, b.Issuer, b.Condition, b.BuildType, b.Repository, b.Description,
+		b.ProposedBy.Issuer, b.ProposedBy.Subject, b.ProposedBy.Key, b.ApprovedBy.Issuer, b.ApprovedBy.Subject, b.ApprovedBy.Key,
+	}, b.PredicateTypes...)...); err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(b)
+	return string(raw), err
+}
+
+func (c builderColumn) Scan(v any) error {
+	s, _ := v.(string)
+	if err := json.Unmarshal([]byte(s), c.b); err != nil {
+		return fmt.Errorf("stored builder: %v", err)
+	}
+	return nil
+}

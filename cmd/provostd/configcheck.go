@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"provost/api"
+	"provost/attest"
 	"provost/keys"
 	"provost/store"
 	"provost/verify/policy"
@@ -39,13 +40,19 @@ nothing that would let a key out.`,
 	return c
 }
 
-// unknownBuilders are the builders that an environment accepts and no row of
-// the access table can name: most likely they are misspelt.
-func unknownBuilders(c Config, known []string) (warnings []string) {
+// unknownBuilders are the builders that an environment accepts and that no
+// registered one can be: most likely they are misspelt, or not registered yet.
+func unknownBuilders(c Config, registered []attest.Builder) (warnings []string) {
+	known := map[string]bool{}
+	for _, b := range registered {
+		for level := 1; b.State == attest.BuilderActive && level <= b.Level; level++ {
+			known[b.BuilderID(c.Service, level)] = true
+		}
+	}
 	for name, e := range c.Environments {
 		for _, b := range e.Builders {
-			if !slices.Contains(known, b.ID) {
-				warnings = append(warnings, fmt.Sprintf("environment %s accepts builder %s, which no row of access names", name, b.ID))
+			if !known[b.ID] {
+				warnings = append(warnings, fmt.Sprintf("environment %s accepts builder %s, which is not registered", name, b.ID))
 			}
 		}
 	}
@@ -72,6 +79,24 @@ func checkSigning(ctx context.Context, c Config, b keys.Backend, db *store.SQLit
 	return a.Ready(ctx)
 }
 
+// checkBuilders asks whether every active row of the registry fits the
+// configuration, and warns of builders that are waited for in vain.
+func checkBuilders(ctx context.Context, c Config, auth *api.Authenticator, db *store.SQLite) error {
+	rows, _, err := db.Builders(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range rows {
+		if b.State == attest.BuilderActive {
+			err = errors.Join(err, auth.CheckBuilder(b))
+		}
+	}
+	for _, warning := range unknownBuilders(c, rows) {
+		fmt.Printf("??  %s\n", warning)
+	}
+	return err
+}
+
 // checkTimeout bounds all checks together: what does not answer by then is not
 // there.
 const checkTimeout = 10 * time.Second
@@ -93,12 +118,8 @@ func checkConfig(ctx context.Context, c Config) error {
 	}
 	_, err := policy.New(c.Environments)
 	check("environments", err)
-	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now})
-	if check("issuers and access", err) {
-		for _, warning := range unknownBuilders(c, auth.Builders()) {
-			fmt.Printf("??  %s\n", warning)
-		}
-	}
+	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service})
+	haveAuth := check("issuers and access", err)
 
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database
@@ -110,6 +131,9 @@ func checkConfig(ctx context.Context, c Config) error {
 		err = fmt.Errorf("%w: run provostd init first", err)
 	}
 	haveStore := check("database", err)
+	if haveStore && haveAuth {
+		check("builders", checkBuilders(ctx, c, auth, db))
+	}
 
 	b, err := openBackend(ctx, c.Keys, nil)
 	if !check("key backend", err) {

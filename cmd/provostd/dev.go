@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"provost/api"
 	"provost/attest"
+	"provost/store"
 	"provost/verify/policy"
 )
 
@@ -116,6 +118,9 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	if err := devBuilders(ctx, s.store, issuer); err != nil {
+		return err
+	}
 	if err := devTUF(ctx, config, s, data); err != nil {
 		return err
 	}
@@ -124,6 +129,40 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	return s.serve(ctx, listener, func() { fmt.Println("ready " + base) })
+}
+
+// devBuilders registers the development builders, as the administrator would.
+// The issuer's URL names the port, so it may be another one each time.
+func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error {
+	admin := attest.Caller{Issuer: issuer.URL(devPeople), Subject: "admin", Grants: attest.Grants}
+	for name, runner := range map[string]string{"dev": "github-hosted", "dev-self-hosted": "self-hosted"} {
+		b := attest.Builder{
+			Name: name, Issuer: issuer.URL(devGitHub), BuildType: attest.GitHubWorkflowType, Level: 2, Mode: attest.ModeToken,
+			Condition:      fmt.Sprintf("claims.job_workflow_ref == %q && claims.runner_environment == %q", devWorkflow, runner),
+			PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance,
+			Description: "Jobs of development tokens. Whoever can read the data directory speaks for it.",
+		}
+		if runner == "self-hosted" {
+			b.Level = 1
+		}
+		rows, revision, err := db.Builders(ctx)
+		if err != nil {
+			return err
+		}
+		same := slices.ContainsFunc(rows, func(r attest.Builder) bool {
+			return r.State == attest.BuilderActive && r.Name == b.Name && r.Issuer == b.Issuer && r.Condition == b.Condition && r.Level == b.Level
+		})
+		if same {
+			continue
+		}
+		if b, err = b.Propose(nil, admin, time.Now()); err == nil {
+			_, err = db.AppendBuilder(ctx, b, revision)
+		}
+		if err != nil {
+			return fmt.Errorf("register builder %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // lockDirectory makes sure that one development service runs on a directory: a
@@ -148,10 +187,7 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 	github, people := accept, accept
 	github.URL, github.Provider, github.ServerURL, github.MaxAge = issuer.URL(devGitHub), "github", "https://github.com", 10*time.Minute
 	people.URL, people.Provider, people.MaxAge = issuer.URL(devPeople), "oidc", devAdminLifetime
-	pipeline := []attest.Grant{attest.GrantProvenance, attest.GrantSBOM, attest.GrantDecide, attest.GrantRead}
-	builder := func(id string, claims map[string]string) api.Rule {
-		return api.Rule{Issuer: github.URL, Claims: claims, Builder: &api.BuilderRow{ID: devService + "/builders/" + id}, Grants: pipeline}
-	}
+	pipeline := []attest.Role{attest.RoleSigner, attest.RoleGate}
 	anywhere := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"**"}}}
 	released := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"refs/heads/main", "refs/tags/**"}}}
 	hosted := policy.Builder{ID: devService + "/builders/dev", Level: 2}
@@ -162,9 +198,8 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
 		Issuers: []api.Issuer{github, people},
 		Access: []api.Rule{
-			builder("dev", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "github-hosted"}),
-			builder("dev-self-hosted", map[string]string{"job_workflow_ref": devWorkflow, "runner_environment": "self-hosted"}),
-			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Grants: attest.Grants},
+			{Issuer: github.URL, Claims: map[string]string{"job_workflow_ref": devWorkflow}, Roles: pipeline},
+			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Tenant: api.AllTenants, Grants: attest.Grants},
 		},
 		Environments: map[string]policy.Environment{
 			"dev":     {Builders: []policy.Builder{hosted, selfHosted}, Sources: anywhere, SBOM: policy.SBOMOptional},

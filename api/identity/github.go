@@ -1,14 +1,16 @@
 // SPDX-FileCopyrightText: The Provost Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package api
+package identity
 
 import (
-	"fmt"
+	"errors"
+	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
+	"time"
 
 	"provost/attest"
 )
@@ -18,52 +20,75 @@ import (
 // type must not be used). A pull request would run code that nobody accepted.
 var githubEvents = []string{"create", "release", "push", "workflow_dispatch"}
 
-// Shapes of claims. Refs follow git-check-ref-format; beyond it they exclude
-// nothing, so '@', '#' and '/' stand where git allows them.
+// Shapes of claims.
 var (
 	githubRepository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}/[A-Za-z0-9._-]{1,100}$`)
-	githubRef        = regexp.MustCompile(`^refs/(heads|tags)/[^ ~^:?*\[\\]{1,500}$`)
-	githubCommit     = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
-	githubNumber     = regexp.MustCompile(`^[1-9][0-9]{0,19}$`)
 	// A workflow is a file that stands directly in this directory, so a
 	// workflow's path has no '/' where its ref begins.
 	githubWorkflow = regexp.MustCompile(`^\.github/workflows/[^/]{1,250}\.ya?ml$`)
-	githubValue    = regexp.MustCompile(`^.{1,255}$`)
-	githubJob      = regexp.MustCompile(`^.{1,999}$`) // repository, path and ref
+	// The issuers: github.com, with or without an enterprise's own name; a
+	// GitHub Enterprise Server; a company's ghe.com.
+	githubIssuers = regexp.MustCompile(`^https://(token\.actions\.githubusercontent\.com(/[A-Za-z0-9-]{1,100})?|token\.actions\.[a-z0-9-]{1,63}\.ghe\.com|[^/]+/_services/token)$`)
 )
 
-// githubBuild is the build that the verified claims of a GitHub Actions token
-// speak of (docs.github.com: OpenID Connect reference; the build type is
-// [attest.GitHubWorkflowType]). Every field of it comes from a claim, and the
-// claims must agree with each other; sub is never read, as its format is
-// anybody's choice. What is missing, malformed or contradictory is an
-// [attest.ErrDenied]: the token is good, but speaks for no build that could be
-// attested.
-func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
-	g := githubClaims{claims: c}
-	event := g.match("event_name", githubValue)
-	if g.err == nil && !slices.Contains(githubEvents, event) { // first: other events have other refs, too
-		return nil, notABuild("event_name is %q: builds of %s are attested", event, strings.Join(githubEvents, ", "))
+// github is GitHub Actions: github.com, ghe.com and GitHub Enterprise Server
+// (docs.github.com: OpenID Connect reference; the build type is
+// [attest.GitHubWorkflowType]).
+type github struct{}
+
+func (github) Rules() Rules {
+	return Rules{
+		MaxAge: 10 * time.Minute, Workload: true,
+		Immutable: []string{"repository_id", "repository_owner_id"},
+		Owners:    []string{"repository", "repository_owner", "job_workflow_ref"},
+		BuildType: attest.GitHubWorkflowType,
+	}
+}
+
+func (github) CheckIssuer(u *url.URL) error {
+	if u.Scheme == "http" || githubIssuers.MatchString(u.String()) {
+		return nil
+	}
+	return errors.New("want https://token.actions.githubusercontent.com (perhaps with /<enterprise>), https://token.actions.<name>.ghe.com or https://<host>/_services/token")
+}
+
+// Tenant is the repository, by the ids that a new one of the same name would
+// not have.
+func (github) Tenant(c Claims) (string, error) {
+	r := reader{Claims: c}
+	owner, repository := r.match("repository_owner_id", shapeNumber), r.match("repository_id", shapeNumber)
+	return owner + "/" + repository, r.err
+}
+
+// Build has every field from a claim, and the claims must agree with each
+// other. A self-hosted runner is accepted only by a builder whose condition
+// pins runner_environment to that, since one id stands for one kind of
+// isolation.
+func (github) Build(c Claims, reg Registered) (*attest.Build, error) {
+	g := reader{Claims: c}
+	event := g.oneOf("event_name", githubEvents...) // first: other events have other refs, too
+	if g.err != nil {
+		return nil, g.err
 	}
 	var (
 		repository  = g.match("repository", githubRepository)
-		ref         = g.match("ref", githubRef)
-		sha         = g.match("sha", githubCommit)
-		runner      = g.match("runner_environment", githubValue)
-		runID       = g.match("run_id", githubNumber)
-		attempt     = g.match("run_attempt", githubNumber)
-		workflowRef = g.match("workflow_ref", githubJob)
-		jobRef      = g.match("job_workflow_ref", githubJob)
+		ref         = g.match("ref", shapeRef)
+		sha         = g.match("sha", shapeCommit)
+		runner      = g.match("runner_environment", shapeValue)
+		runID       = g.match("run_id", shapeNumber)
+		attempt     = g.match("run_attempt", shapeNumber)
+		workflowRef = g.match("workflow_ref", shapeLong)
+		jobRef      = g.match("job_workflow_ref", shapeLong)
 		internal    = map[string]any{
 			"event_name":          event,
-			"repository_id":       g.match("repository_id", githubNumber),
-			"repository_owner_id": g.match("repository_owner_id", githubNumber),
+			"repository_id":       g.match("repository_id", shapeNumber),
+			"repository_owner_id": g.match("repository_owner_id", shapeNumber),
 			"runner_environment":  runner,
 		}
 	)
 	for _, name := range []string{"actor_id", "check_run_id", "environment", "repository_owner", "repository_visibility"} {
-		if value := string(c[name]); value != "" && value != "null" && value != `""` {
-			internal[name] = g.match(name, githubValue)
+		if g.Has(name) {
+			internal[name] = g.match(name, shapeValue)
 		}
 	}
 	switch {
@@ -71,12 +96,12 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 		return nil, g.err
 	case !githubIsRepository(repository):
 		return nil, notABuild("repository: not one that GitHub accepts")
-	case !githubPlainRef(ref):
+	case !plainRef(ref):
 		return nil, notABuild("ref: not one that git accepts")
 	case runner != "github-hosted" && runner != "self-hosted":
 		return nil, notABuild("runner_environment is %q: want github-hosted or self-hosted", runner)
-	case runner == "self-hosted" && rule.Claims["runner_environment"] != runner:
-		return nil, notABuild("the runner is self-hosted, and the builder's rule does not pin runner_environment to that")
+	case runner == "self-hosted" && !slices.Equal(reg.Pins["runner_environment"], []string{"self-hosted"}):
+		return nil, notABuild("the runner is self-hosted, and the builder's condition does not pin runner_environment to that")
 	}
 	path, err := githubPath(workflowRef, repository, ref)
 	if err != nil {
@@ -84,13 +109,13 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 	}
 	// The workflow is of the commit that is built, or the build type could not
 	// say which it was.
-	if at, _ := c.text("workflow_sha"); c["workflow_sha"] != nil && at != sha {
+	if at, _ := c.Text("workflow_sha"); c["workflow_sha"] != nil && at != sha {
 		return nil, notABuild("workflow_sha: want sha")
 	}
 
+	server := reg.ServerURL
 	source := server + "/" + repository
 	build := &attest.Build{
-		BuilderID: builderID(rule, server, jobRef),
 		BuildType: attest.GitHubWorkflowType,
 		ExternalParameters: map[string]any{
 			"workflow": map[string]any{"ref": ref, "repository": source, "path": path},
@@ -98,11 +123,20 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 		InternalParameters: map[string]any{"github": internal},
 		Dependencies:       []attest.Resource{gitCommit(source, ref, sha)},
 		InvocationID:       source + "/actions/runs/" + runID + "/attempts/" + attempt,
+		Origins:            originsOf("/buildDefinition/internalParameters/github", internal),
 	}
+	maps.Copy(build.Origins, attest.Origins{
+		"/buildDefinition/externalParameters/workflow/ref":         attest.FromToken("ref"),
+		"/buildDefinition/externalParameters/workflow/repository":  attest.FromToken("repository"),
+		"/buildDefinition/externalParameters/workflow/path":        attest.FromToken("workflow_ref", "repository", "ref"),
+		"/buildDefinition/resolvedDependencies/0/uri":              attest.FromToken("repository", "ref"),
+		"/buildDefinition/resolvedDependencies/0/digest/gitCommit": attest.FromToken("sha"),
+		"/runDetails/metadata/invocationId":                        attest.FromToken("repository", "run_id", "run_attempt"),
+	})
 	if jobRef == workflowRef && c["job_workflow_sha"] == nil {
 		return build, nil
 	}
-	jobSHA := g.match("job_workflow_sha", githubCommit)
+	jobSHA := g.match("job_workflow_sha", shapeCommit)
 	if g.err != nil {
 		return nil, g.err
 	}
@@ -112,6 +146,8 @@ func githubBuild(c claims, server string, rule Rule) (*attest.Build, error) {
 	}
 	if reusable.URI != build.Dependencies[0].URI {
 		build.Dependencies = append(build.Dependencies, reusable)
+		build.Origins["/buildDefinition/resolvedDependencies/1/uri"] = attest.FromToken("job_workflow_ref")
+		build.Origins["/buildDefinition/resolvedDependencies/1/digest/gitCommit"] = attest.FromToken("job_workflow_sha")
 	} else if jobSHA != sha {
 		// One source at two commits: a reader could believe either.
 		return nil, notABuild("job_workflow_sha: want sha, as both are of %s", ref)
@@ -146,8 +182,8 @@ func githubReusable(server, jobRef, sha string) (attest.Resource, error) {
 			continue
 		}
 		repository := parts[0] + "/" + parts[1]
-		byCommit := githubCommit.MatchString(ref)
-		if !githubIsRepository(repository) || !byCommit && !githubPlainRef(ref) {
+		byCommit := shapeCommit.MatchString(ref)
+		if !githubIsRepository(repository) || !byCommit && !plainRef(ref) {
 			continue
 		}
 		if byCommit && ref != sha {
@@ -161,45 +197,10 @@ func githubReusable(server, jobRef, sha string) (attest.Resource, error) {
 	return found[0], nil
 }
 
-// githubPlainRef reports whether a ref is a full one that git would accept
-// (git-check-ref-format): no part of it can be taken for a path or a revision.
-func githubPlainRef(ref string) bool {
-	if !githubRef.MatchString(ref) || strings.Contains(ref, "..") || strings.Contains(ref, "@{") ||
-		strings.HasSuffix(ref, "/") || strings.HasSuffix(ref, ".") {
-		return false
-	}
-	for _, part := range strings.Split(ref, "/") {
-		if part == "" || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock") {
-			return false
-		}
-	}
-	return true
-}
-
 func githubIsRepository(s string) bool {
 	return githubRepository.MatchString(s) && !strings.HasSuffix(s, "/.") && !strings.HasSuffix(s, "/..")
 }
 
 func gitCommit(repository, ref, sha string) attest.Resource {
 	return attest.Resource{URI: "git+" + repository + "@" + ref, Digest: map[string]string{"gitCommit": sha}}
-}
-
-// githubClaims reads claims and keeps the first thing that is wrong with them.
-// Their values end on terminals and in logs, so all must be printable.
-type githubClaims struct {
-	claims
-	err error
-}
-
-func (g *githubClaims) match(name string, shape *regexp.Regexp) string {
-	value, ok := g.text(name)
-	printable := !strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) })
-	if g.err == nil && !(ok && printable && shape.MatchString(value)) {
-		g.err = notABuild("claim %s is missing or malformed", name)
-	}
-	return value
-}
-
-func notABuild(format string, args ...any) error {
-	return fmt.Errorf("%w: the token speaks for no build that can be attested: "+format, append([]any{attest.ErrDenied}, args...)...)
 }

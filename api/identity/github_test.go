@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Provost Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package api
+package identity
 
 import (
 	"encoding/json"
@@ -15,24 +15,66 @@ import (
 	"provost/attest"
 )
 
-// asClaims are a run's claims with changes; nil takes one away.
-func asClaims(t *testing.T, changes map[string]any) claims {
+// githubClaims are those of a run that pushed to main, as GitHub spells them,
+// with changes; nil takes one away.
+func githubClaims(t *testing.T, changes map[string]any) Claims {
 	t.Helper()
-	c := githubClaimsOf()
+	return claimsOf(t, map[string]any{
+		"repository": "acme/app", "ref": "refs/heads/main", "ref_type": "branch", "sha": strings.Repeat("a", 40),
+		"workflow_ref":       "acme/app/.github/workflows/build.yml@refs/heads/main",
+		"workflow_sha":       strings.Repeat("a", 40),
+		"job_workflow_ref":   "acme/app/.github/workflows/build.yml@refs/heads/main",
+		"job_workflow_sha":   strings.Repeat("a", 40),
+		"event_name":         "push",
+		"repository_id":      "74",
+		"repository_owner":   "acme",
+		"actor":              "octocat",
+		"actor_id":           "12",
+		"base_ref":           "",
+		"runner_environment": "github-hosted", "repository_owner_id": "65", "repository_visibility": "private",
+		"run_id": "1234567890", "run_number": "10", "run_attempt": "2",
+	}, changes)
+}
+
+// claimsOf are claims with changes; nil takes one away.
+func claimsOf(t *testing.T, claims, changes map[string]any) Claims {
+	t.Helper()
+	c := maps.Clone(claims)
 	maps.Copy(c, changes)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
 	raw, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out claims
-	if err := attest.DecodeOpenJSON(raw, &out); err != nil {
+	out, err := ParseClaims(raw)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-var builderRule = Rule{Builder: &BuilderRow{ID: builder}, Claims: map[string]string{"repository": "acme/app"}}
+const service = "https://provost.example"
+
+// row is a builder of a provider, with a condition.
+func row(t *testing.T, p Provider, server, condition string) Registered {
+	t.Helper()
+	c, err := Compile(condition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Registered{
+		Service: service, Issuer: "https://ci.example", ServerURL: server, Pins: c.Pins(),
+		Builder: attest.Builder{
+			Name: "acme", Issuer: "https://ci.example", Condition: condition, BuildType: p.Rules().BuildTypeURI(service), Level: 2,
+			PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance, Mode: attest.ModeToken,
+		},
+	}
+}
+
+func githubBuild(t *testing.T, c Claims, server string) (*attest.Build, error) {
+	t.Helper()
+	return Register(github{}, c, row(t, github{}, server, `claims.repository_id == "74"`))
+}
 
 var (
 	commitA = strings.Repeat("a", 40)
@@ -40,12 +82,13 @@ var (
 )
 
 func TestGitHubBuild(t *testing.T) {
-	got, err := githubBuild(asClaims(t, map[string]any{"environment": "production", "check_run_id": "99"}), "https://github.com", builderRule)
+	got, err := githubBuild(t, githubClaims(t, map[string]any{"environment": "production", "check_run_id": "99"}), "https://github.com")
 	if err != nil {
 		t.Fatal(err)
 	}
+	claim := func(names ...string) attest.Origin { return attest.FromToken(names...) }
 	want := &attest.Build{
-		BuilderID: builder,
+		BuilderID: service + "/builders/acme",
 		BuildType: attest.GitHubWorkflowType,
 		ExternalParameters: map[string]any{"workflow": map[string]any{
 			"ref": "refs/heads/main", "repository": "https://github.com/acme/app", "path": ".github/workflows/build.yml",
@@ -56,6 +99,27 @@ func TestGitHubBuild(t *testing.T) {
 		}},
 		Dependencies: []attest.Resource{{URI: "git+https://github.com/acme/app@refs/heads/main", Digest: map[string]string{"gitCommit": commitA}}},
 		InvocationID: "https://github.com/acme/app/actions/runs/1234567890/attempts/2",
+		Level:        2,
+		Origins: attest.Origins{
+			"/buildDefinition/buildType":                                       attest.FromRegistry(),
+			"/buildDefinition/externalParameters/workflow/path":                claim("ref", "repository", "workflow_ref"),
+			"/buildDefinition/externalParameters/workflow/ref":                 claim("ref"),
+			"/buildDefinition/externalParameters/workflow/repository":          claim("repository"),
+			"/buildDefinition/internalParameters/github/actor_id":              claim("actor_id"),
+			"/buildDefinition/internalParameters/github/check_run_id":          claim("check_run_id"),
+			"/buildDefinition/internalParameters/github/environment":           claim("environment"),
+			"/buildDefinition/internalParameters/github/event_name":            claim("event_name"),
+			"/buildDefinition/internalParameters/github/repository_id":         claim("repository_id"),
+			"/buildDefinition/internalParameters/github/repository_owner":      claim("repository_owner"),
+			"/buildDefinition/internalParameters/github/repository_owner_id":   claim("repository_owner_id"),
+			"/buildDefinition/internalParameters/github/repository_visibility": claim("repository_visibility"),
+			"/buildDefinition/internalParameters/github/runner_environment":    claim("runner_environment"),
+			"/buildDefinition/resolvedDependencies/0/digest/gitCommit":         claim("sha"),
+			"/buildDefinition/resolvedDependencies/0/uri":                      claim("ref", "repository"),
+			"/runDetails/builder/id":                                           attest.FromRegistry(),
+			"/runDetails/metadata/invocationId":                                claim("repository", "run_attempt", "run_id"),
+		},
+		Registration: &attest.Registration{Name: "acme", PredicateTypes: []string{attest.ProvenanceType}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -63,10 +127,11 @@ func TestGitHubBuild(t *testing.T) {
 }
 
 func TestGitHubReusableWorkflow(t *testing.T) {
-	pinned := Rule{Builder: &BuilderRow{}, Claims: map[string]string{"job_workflow_ref": "acme/shared/.github/workflows/b@b.yml@refs/tags/v1@x"}}
-	got, err := githubBuild(asClaims(t, map[string]any{
+	pinned := row(t, github{}, "https://ghe.example", `claims.job_workflow_ref == "acme/shared/.github/workflows/b@b.yml@refs/tags/v1@x"`)
+	pinned.Builder.ID = "https://ghe.example/acme/shared/.github/workflows/b@b.yml@refs/tags/v1@x"
+	got, err := Register(github{}, githubClaims(t, map[string]any{
 		"job_workflow_ref": "acme/shared/.github/workflows/b@b.yml@refs/tags/v1@x", "job_workflow_sha": commitB,
-	}), "https://ghe.example", pinned)
+	}), pinned)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +161,7 @@ func TestGitHubReusableWorkflow(t *testing.T) {
 		"of no repository":          {map[string]any{"job_workflow_ref": "acme/.github/workflows/b.yml@refs/heads/x"}, ""},
 		"of a repository called ..": {map[string]any{"job_workflow_ref": "acme/../.github/workflows/b.yml@refs/heads/x"}, ""},
 	} {
-		got, err := githubBuild(asClaims(t, c.changes), "https://github.com", builderRule)
+		got, err := githubBuild(t, githubClaims(t, c.changes), "https://github.com")
 		if c.want == "" {
 			if !errors.Is(err, attest.ErrDenied) {
 				t.Errorf("%s: %+v, %v; want it denied", name, got, err)
@@ -143,7 +208,7 @@ func TestGitHubWorkflowRefs(t *testing.T) {
 		{"refs/heads/.a", "acme/app/.github/workflows/b.yml@refs/heads/.a", ""},
 		{"refs/heads/a.lock", "acme/app/.github/workflows/b.yml@refs/heads/a.lock", ""},
 	} {
-		got, err := githubBuild(asClaims(t, map[string]any{"ref": c.ref, "workflow_ref": c.workflowRef, "job_workflow_ref": c.workflowRef}), "https://github.com", builderRule)
+		got, err := githubBuild(t, githubClaims(t, map[string]any{"ref": c.ref, "workflow_ref": c.workflowRef, "job_workflow_ref": c.workflowRef}), "https://github.com")
 		if c.path == "" {
 			if !errors.Is(err, attest.ErrDenied) {
 				t.Errorf("%q at %q: %+v, %v; want it denied", c.workflowRef, c.ref, got, err)
@@ -206,19 +271,24 @@ func TestGitHubClaimsThatAreRefused(t *testing.T) {
 		{"environment", map[string]any{}, "environment"},
 		{"actor_id", strings.Repeat("1", 300), "actor_id"},
 	} {
-		got, err := githubBuild(asClaims(t, map[string]any{c.name: c.value}), "https://github.com", builderRule)
+		got, err := githubBuild(t, githubClaims(t, map[string]any{c.name: c.value}), "https://github.com")
 		if !errors.Is(err, attest.ErrDenied) || !strings.Contains(err.Error(), c.says) || got != nil {
 			t.Errorf("%s %v: %+v, %v; want it denied, saying %s", c.name, c.value, got, err, c.says)
 		}
 	}
 	// One builder.id is one kind of isolation.
-	own := Rule{Builder: &BuilderRow{ID: builder}, Claims: map[string]string{"runner_environment": "self-hosted"}}
-	got, err := githubBuild(asClaims(t, map[string]any{"runner_environment": "self-hosted"}), "https://github.com", own)
+	self := githubClaims(t, map[string]any{"runner_environment": "self-hosted"})
+	for _, either := range []string{`claims.repository_id == "74"`, `claims.repository_id == "74" && claims.runner_environment in ["github-hosted", "self-hosted"]`} {
+		if got, err := Register(github{}, self, row(t, github{}, "https://github.com", either)); !errors.Is(err, attest.ErrDenied) {
+			t.Errorf("self-hosted, where the condition is %s: %+v, %v", either, got, err)
+		}
+	}
+	got, err := Register(github{}, self, row(t, github{}, "https://github.com", `claims.repository_id == "74" && claims.runner_environment == "self-hosted"`))
 	if err != nil || got.InternalParameters["github"].(map[string]any)["runner_environment"] != "self-hosted" {
 		t.Errorf("self-hosted, where the rule says so: %+v, %v", got, err)
 	}
 	for _, absent := range []any{nil, ""} {
-		got, err := githubBuild(asClaims(t, map[string]any{"environment": absent, "repository_id": 74}), "https://github.com", builderRule)
+		got, err := githubBuild(t, githubClaims(t, map[string]any{"environment": absent, "repository_id": 74}), "https://github.com")
 		if err != nil {
 			t.Errorf("environment %v: %v", absent, err)
 		} else if _, ok := got.InternalParameters["github"].(map[string]any)["environment"]; ok {
@@ -245,11 +315,11 @@ func FuzzGitHubBuild(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		var c claims
-		if attest.DecodeOpenJSON(raw, &c) != nil {
+		c, err := ParseClaims(raw)
+		if err != nil {
 			t.Skip()
 		}
-		b, err := githubBuild(c, "https://github.com", builderRule)
+		b, err := githubBuild(t, c, "https://github.com")
 		if err != nil {
 			if b != nil || !errors.Is(err, attest.ErrDenied) {
 				t.Fatalf("refused with %+v, %v", b, err)

@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"provost/api/identity"
+	"provost/attest"
+)
+
+// registryFresh is how long a change of the registry made by another replica
+// may go unnoticed. Our own is noticed at once.
+const registryFresh = 2 * time.Second
+
+// builders is the registry as it was last read.
+type builders struct {
+	registry Registry
+	now      func() time.Time
+
+	mu   sync.Mutex
+	last *snapshot
+	read time.Time
+}
+
+// A snapshot is the registry at one revision, ready to be matched. Nobody
+// changes it.
+type snapshot struct {
+	revision int64
+	active   map[string][]registered // by issuer
+	// broken are the issuers that have an active row which cannot be used.
+	// Nothing is said for them: the row might be the one that matched, too.
+	broken map[string]error
+}
+
+// A registered is an active row.
+type registered struct {
+	attest.Builder
+	condition *identity.Condition
+}
+
+// forget has the registry read anew.
+func (b *builders) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.read = time.Time{}
+}
+
+// current is the registry, at most registryFresh old. What cannot be read is an
+// [attest.ErrUnavailable]: an old one is not used.
+func (b *builders) current(ctx context.Context) (*snapshot, error) {
+	if b.registry == nil {
+		return &snapshot{}, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if b.last != nil && now.Sub(b.read) < registryFresh && !now.Before(b.read) {
+		return b.last, nil
+	}
+	rows, revision, err := b.registry.Builders(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("builder registry: %w", err)
+	}
+	if b.last == nil || b.last.revision != revision {
+		b.last = newSnapshot(rows, revision)
+	}
+	b.read = now
+	return b.last, nil
+}
+
+func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
+	s := &snapshot{revision: revision, active: map[string][]registered{}, broken: map[string]error{}}
+	for _, row := range rows {
+		if row.State != attest.BuilderActive {
+			continue
+		}
+		condition, err := identity.Compile(row.Condition)
+		if err != nil {
+			s.broken[row.Issuer] = fmt.Errorf("builder %s: %v", row.Name, err)
+			continue
+		}
+		s.active[row.Issuer] = append(s.active[row.Issuer], registered{row, condition})
+	}
+	return s
+}
+
+// build is the build that a token speaks for, and the name of its row; nil
+// when no builder's condition holds.
+func (i *issuer) build(service string, claims identity.Claims, texts identity.Texts, s *snapshot) (*attest.Build, string, error) {
+	if err := s.broken[i.URL]; err != nil { // closed
+		return nil, "", err
+	}
+	var row *registered
+	for n := range s.active[i.URL] {
+		candidate := &s.active[i.URL][n]
+		if candidate.Mode != attest.ModeToken || !candidate.condition.Match(texts) {
+			continue
+		}
+		if row != nil { // closed: which of two builders it was would be a guess
+			return nil, "", fmt.Errorf("%w: the token is ambiguous: it matches two builders", attest.ErrDenied)
+		}
+		row = candidate
+	}
+	if row == nil {
+		return nil, "", nil
+	}
+	build, err := identity.Register(i.provider, claims, identity.Registered{
+		Service: service, Issuer: i.URL, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping,
+	})
+	return build, row.Name, err
+}
+
+// CheckBuilder returns an [attest.ErrInvalid] unless the row's issuer, condition
+// and build type fit what is configured: that the condition names whose tokens
+// are meant, that the build type is the one its provider's tokens give, and
+// that a builder.id which others gave is the one that the condition pins.
+func (a *Authenticator) CheckBuilder(b attest.Builder) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	i, ok := a.issuers[b.Issuer]
+	if !ok {
+		return fmt.Errorf("%w: builder %s: issuer %q is not configured", attest.ErrInvalid, b.Name, b.Issuer)
+	}
+	condition, err := identity.Compile(b.Condition)
+	if err != nil {
+		return fmt.Errorf("builder %s: %w", b.Name, err)
+	}
+	if err := i.checkOwner(condition, false); err != nil {
+		return fmt.Errorf("%w: builder %s: %w", attest.ErrInvalid, b.Name, err)
+	}
+	if b.ID != "" {
+		jobRef, ok := strings.CutPrefix(b.ID, i.ServerURL+"/")
+		pins := condition.Pins()["job_workflow_ref"]
+		if i.ServerURL == "" || !ok || len(pins) != 1 || pins[0] != jobRef {
+			return fmt.Errorf("%w: builder %s: id: want none, or the URL of the one workflow that the condition pins by job_workflow_ref", attest.ErrInvalid, b.Name)
+		}
+	}
+	if b.Mode != attest.ModeToken {
+		return nil
+	}
+	if want := i.provider.Rules().BuildTypeURI(a.service); want == "" || b.BuildType != want {
+		return fmt.Errorf("%w: builder %s: buildType: want %s of provider %s", attest.ErrInvalid, b.Name, orNone(want), i.Provider)
+	}
+	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none: its tokens speak for no build"
+	}
+	return s
+}
