@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -196,6 +197,7 @@ func forge(token, header string) string {
 type rows struct {
 	mu       sync.Mutex
 	all      []attest.Builder
+	history  []attest.Builder
 	revision int64
 	fail     error
 }
@@ -207,6 +209,36 @@ func (r *rows) Builders(context.Context) ([]attest.Builder, int64, error) {
 		return nil, 0, r.fail
 	}
 	return slices.Clone(r.all), r.revision, nil
+}
+
+func (r *rows) AppendBuilder(_ context.Context, b attest.Builder, revision int64) (attest.Builder, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if revision != r.revision {
+		return attest.Builder{}, fmt.Errorf("%w: revision", attest.ErrConflict)
+	}
+	if r.fail != nil {
+		return attest.Builder{}, r.fail
+	}
+	r.revision++
+	b.Revision = r.revision
+	r.history = append(r.history, b)
+	r.all = slices.DeleteFunc(r.all, func(o attest.Builder) bool {
+		return o.Name == b.Name && (b.State != attest.BuilderProposed || o.State == attest.BuilderProposed)
+	})
+	r.all = append(r.all, b)
+	return b, nil
+}
+
+func (r *rows) BuilderHistory(_ context.Context, name string) (found []attest.Builder, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.history {
+		if b.Name == name {
+			found = append(found, b)
+		}
+	}
+	return found, r.fail
 }
 
 // builderRow is a builder of GitHub at level 2.

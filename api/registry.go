@@ -151,6 +151,16 @@ func (a *Authenticator) CheckBuilder(b attest.Builder) error {
 	return nil
 }
 
+// buildType is the build type that tokens of an issuer give; "" when they speak
+// for no build.
+func (a *Authenticator) buildType(issuer string) string {
+	i, ok := a.issuers[issuer]
+	if !ok {
+		return ""
+	}
+	return i.provider.Rules().BuildTypeURI(a.service)
+}
+
 func orNone(s string) string {
 	if s == "" {
 		return "none: its tokens speak for no build"

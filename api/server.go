@@ -86,6 +86,8 @@ type Config struct {
 	Records Records
 	Keys    Keys
 	Auth    *Authenticator
+	// Builders is the registry that Auth reads.
+	Builders BuilderStore
 	// Ready checks what the service needs, by name; nil for what is well. It
 	// must return when its context ends. Names are public, errors are not.
 	Ready   func(context.Context) map[string]error
@@ -106,7 +108,7 @@ func (c Config) validate() error {
 		missing bool
 	}{
 		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
-		{"Keys", c.Keys == nil}, {"Auth", c.Auth == nil}, {"Ready", c.Ready == nil},
+		{"Keys", c.Keys == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"Ready", c.Ready == nil},
 		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
 	} {
 		if f.missing {
@@ -119,18 +121,19 @@ func (c Config) validate() error {
 // A Server answers HTTP. It keeps no connection and starts nothing of its own,
 // so that [http.Server.Shutdown] ends it cleanly: what is under way completes.
 type Server struct {
-	issuer  *attest.Issuer
-	gate    *verify.Gate
-	records Records
-	keys    Keys
-	auth    *Authenticator
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
-	ready   *readiness
-	echo    *echo.Echo
-	routes  map[string]bool // every path pattern
-	timeout time.Duration   // of a call
+	issuer   *attest.Issuer
+	gate     *verify.Gate
+	records  Records
+	keys     Keys
+	auth     *Authenticator
+	builders BuilderStore
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	ready    *readiness
+	echo     *echo.Echo
+	routes   map[string]bool // every path pattern
+	timeout  time.Duration   // of a call
 }
 
 // New makes a server of its parts. It registers its metrics, so one registry
@@ -145,7 +148,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
-		auth: cfg.Auth, log: cfg.Log, now: cfg.Now, metrics: m,
+		auth: cfg.Auth, builders: cfg.Builders, log: cfg.Log, now: cfg.Now, metrics: m,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
 		routes: map[string]bool{}, timeout: cfg.CallTimeout,
@@ -175,6 +178,11 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.POST("/v1/keys/:signer/rotate", handle(s, attest.GrantRotate, decodeSigner, s.rotate))
 	e.POST("/v1/keys/:signer/revocations", handle(s, attest.GrantRevokeKeys, decodeRevocation, s.revoke))
 	e.GET("/v1/keys/:signer/impact", handle(s, attest.GrantRead, decodeImpact, s.impact))
+	e.GET("/v1/builders", handle(s, attest.GrantRead, none, s.listBuilders))
+	e.GET("/v1/builders/:name", handle(s, attest.GrantRead, decodeNamedBuilder, s.builderHistory))
+	e.PUT("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeBuilder, s.putBuilder))
+	e.POST("/v1/builders/:name/approval", handle(s, attest.GrantApprove, decodeApproval, s.approveBuilder))
+	e.DELETE("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeNamedBuilder, s.retireBuilder))
 	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, s.timestamp))
 
 	// Public: what these say is said to everybody.

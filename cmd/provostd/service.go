@@ -100,7 +100,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
-		Records: s.store, Keys: s.authority, Ready: s.ready, Auth: auth, Log: s.log, Metrics: registry, Now: time.Now,
+		Records: s.store, Keys: s.authority, Ready: s.ready, Auth: auth, Builders: s.store, Log: s.log, Metrics: registry, Now: time.Now,
 		CallTimeout: c.RequestTimeout,
 	})
 	if err != nil {
