@@ -89,6 +89,9 @@ type AuthOptions struct {
 	Service string
 	// Registry has the builders; without one no token speaks for a build.
 	Registry Registry
+	// Sessions keeps what workload tokens were exchanged for; without it none
+	// can be.
+	Sessions SessionStore
 	// HTTPClient asks issuers for their keys. Its timeout is lowered to what
 	// is bearable, and it follows no redirect.
 	HTTPClient *http.Client
@@ -98,11 +101,13 @@ type AuthOptions struct {
 // An Authenticator turns tokens into callers, by one table of issuers, one of
 // rules, and the builder registry. It is safe for concurrent use.
 type Authenticator struct {
-	service string
-	issuers map[string]*issuer
-	rules   []rule
-	now     func() time.Time
-	memory  tokenMemory
+	service  string
+	issuers  map[string]*issuer
+	rules    []rule
+	now      func() time.Time
+	memory   tokenMemory
+	open     openSessions
+	sessions SessionStore
 	builders
 }
 
@@ -128,7 +133,7 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	a := &Authenticator{service: opts.Service, issuers: map[string]*issuer{}, now: opts.Now, builders: builders{registry: opts.Registry, now: opts.Now}}
+	a := &Authenticator{service: opts.Service, issuers: map[string]*issuer{}, now: opts.Now, sessions: opts.Sessions, builders: builders{registry: opts.Registry, now: opts.Now}}
 	httpClient := boundedClient(opts.HTTPClient)
 	for _, i := range issuers {
 		provider, err := i.validate()

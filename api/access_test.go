@@ -156,7 +156,7 @@ func TestRules(t *testing.T) {
 			"job_workflow_ref": "acme/pinned/.github/workflows/b.yml@refs/heads/main"}, []attest.Grant{attest.GrantProvenance},
 			"https://github.com/acme/pinned/.github/workflows/b.yml@refs/heads/main"},
 	} {
-		got, err := a.Authenticate(t.Context(), p.token(c.claims))
+		got, err := jobCaller(t.Context(), a, p.token(c.claims))
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -172,7 +172,7 @@ func TestRules(t *testing.T) {
 		"ambiguous":    {"environment": "double"},
 		"pull_request": {"event_name": "pull_request"},
 	} {
-		got, err := a.Authenticate(t.Context(), p.token(claims))
+		got, err := jobCaller(t.Context(), a, p.token(claims))
 		if !errors.Is(err, attest.ErrDenied) || !strings.Contains(err.Error(), name) || len(got.Grants) != 0 {
 			t.Errorf("%s: %+v, %v; want it denied altogether", name, got, err)
 		}

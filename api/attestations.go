@@ -37,8 +37,11 @@ func (s *Server) attest(ctx context.Context, caller attest.Caller, req attest.Re
 	return reply{http.StatusCreated, "/v1/attestations/" + a.ID, body}, err
 }
 
-func (s *Server) attestation(ctx context.Context, _ attest.Caller, id string) (reply, error) {
+func (s *Server) attestation(ctx context.Context, caller attest.Caller, id string) (reply, error) {
 	a, err := s.records.Attestation(ctx, id)
+	if err == nil && !caller.Within(attest.GrantRead).Has(a.Tenant) {
+		err = fmt.Errorf("%w: attestation %.40q", attest.ErrNotFound, id) // what is another's is not there
+	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -46,7 +49,8 @@ func (s *Server) attestation(ctx context.Context, _ attest.Caller, id string) (r
 	return reply{http.StatusOK, "", body}, err
 }
 
-func (s *Server) attestations(ctx context.Context, _ attest.Caller, q attest.Query) (reply, error) {
+func (s *Server) attestations(ctx context.Context, caller attest.Caller, q attest.Query) (reply, error) {
+	q.In = caller.Within(attest.GrantRead)
 	page, next, err := s.page(ctx, q)
 	if err != nil {
 		return reply{}, err
@@ -55,7 +59,10 @@ func (s *Server) attestations(ctx context.Context, _ attest.Caller, q attest.Que
 	return reply{http.StatusOK, "", body}, err
 }
 
-func (s *Server) intents(ctx context.Context, _ attest.Caller, _ struct{}) (reply, error) {
+func (s *Server) intents(ctx context.Context, caller attest.Caller, _ struct{}) (reply, error) {
+	if err := everywhere(caller, attest.GrantRead); err != nil {
+		return reply{}, err
+	}
 	open, err := s.records.OpenIntents(ctx, maxIntents)
 	if err != nil {
 		return reply{}, err

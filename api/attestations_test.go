@@ -124,7 +124,7 @@ func (f *fixture) ask(method, path string, body io.Reader, header ...string) (in
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+f.idp.token(map[string]any{"role": "admin"}))
+	req.Header.Set("Authorization", "Bearer "+f.token(map[string]any{"role": "admin"}))
 	for i := 0; i < len(header); i += 2 {
 		if req.Header.Set(header[i], header[i+1]); header[i+1] == "" {
 			req.Header.Del(header[i])

@@ -71,7 +71,7 @@ func (s *Server) putBuilder(ctx context.Context, caller attest.Caller, in builde
 			Repository: in.Repository, CrossCheck: in.CrossCheck, Description: in.Description,
 		}
 		if len(b.PredicateTypes) == 0 {
-			b.PredicateTypes = []string{attest.ProvenanceType}
+			b.PredicateTypes = attest.UsualPredicateTypes()
 		}
 		if err := s.auth.CheckBuilder(b); err != nil {
 			return attest.Builder{}, err

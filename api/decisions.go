@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,8 +27,11 @@ func (s *Server) decide(ctx context.Context, caller attest.Caller, q verify.Ques
 	return reply{http.StatusOK, "/v1/decisions/" + d.ID, body}, err
 }
 
-func (s *Server) decision(ctx context.Context, _ attest.Caller, id string) (reply, error) {
+func (s *Server) decision(ctx context.Context, caller attest.Caller, id string) (reply, error) {
 	d, err := s.records.Decision(ctx, id)
+	if err == nil && !caller.Within(attest.GrantRead).Has(d.Tenant) {
+		err = fmt.Errorf("%w: decision %.40q", attest.ErrNotFound, id) // what is another's is not there
+	}
 	if err != nil {
 		return reply{}, err
 	}

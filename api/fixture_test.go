@@ -45,22 +45,24 @@ const (
 // trust, policy and issuer; only what it remembers is in memory.
 type fixture struct {
 	*Server
-	t      *testing.T
-	url    string
-	ca     *testCA
-	memory *memory
-	idp    *idp
-	logs   *syncBuffer
-	reg    *prometheus.Registry
-	keys   *testKeys
-	rows   *rows
-	ready  map[string]error
+	t        *testing.T
+	url      string
+	ca       *testCA
+	memory   *memory
+	idp      *idp
+	logs     *syncBuffer
+	reg      *prometheus.Registry
+	keys     *testKeys
+	rows     *rows
+	sessions *sessionsInMemory
+	ready    map[string]error
 }
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, ca: newTestCA(t), memory: newMemory(t), idp: newIDP(t), logs: &syncBuffer{}, reg: prometheus.NewRegistry(), ready: map[string]error{"store": nil}}
 	f.keys = &testKeys{ca: f.ca}
+	f.sessions = &sessionsInMemory{}
 	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: f.ca, Ledger: f.memory, Now: time.Now}
 	for _, p := range attest.Powers {
@@ -80,7 +82,7 @@ func newFixture(t *testing.T) *fixture {
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "gate"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "admin"}, Tenant: AllTenants, Grants: attest.Grants},
-		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows})
+		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows, Sessions: f.sessions})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +103,20 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
+// token is the secret of a session of a job with these claims, or its token if
+// it gets none.
+func (f *fixture) token(claims map[string]any) string {
+	token := f.idp.token(claims)
+	secret, _, _, err := f.auth.Exchange(f.t.Context(), exchange{token: token})
+	if err != nil {
+		return token
+	}
+	return secret
+}
+
 // client asks with tokens of these claims.
 func (f *fixture) client(claims map[string]any) *client.Client {
-	return &client.Client{URL: f.url, Token: func(context.Context) (string, error) { return f.idp.token(claims), nil }}
+	return &client.Client{URL: f.url, Token: func(context.Context) (string, error) { return f.token(claims), nil }}
 }
 
 // testCA is a certificate authority and a timestamp authority.

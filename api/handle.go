@@ -69,13 +69,9 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 
 // authenticate returns who asks, by the one bearer token of the request.
 func (s *Server) authenticate(c echo.Context) (attest.Caller, error) {
-	values := c.Request().Header.Values(echo.HeaderAuthorization)
-	if len(values) != 1 {
-		return attest.Caller{}, fmt.Errorf("%w: want one Authorization header with a bearer token", client.ErrUnauthenticated)
-	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return attest.Caller{}, fmt.Errorf("%w: want a bearer token", client.ErrUnauthenticated)
+	token, err := bearer(c)
+	if err != nil {
+		return attest.Caller{}, err
 	}
 	caller, err := s.auth.Authenticate(c.Request().Context(), token)
 	if err != nil {
@@ -83,6 +79,28 @@ func (s *Server) authenticate(c echo.Context) (attest.Caller, error) {
 	}
 	traceOf(c).caller = caller.Issuer + " " + caller.Subject
 	return caller, nil
+}
+
+// bearer is the one bearer token of the request.
+func bearer(c echo.Context) (string, error) {
+	values := c.Request().Header.Values(echo.HeaderAuthorization)
+	if len(values) != 1 {
+		return "", fmt.Errorf("%w: want one Authorization header with a bearer token", client.ErrUnauthenticated)
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", fmt.Errorf("%w: want a bearer token", client.ErrUnauthenticated)
+	}
+	return token, nil
+}
+
+// everywhere asks that the caller holds a grant in every tenant: what it is
+// about is not any tenant's own.
+func everywhere(caller attest.Caller, g attest.Grant) error {
+	if !caller.Within(g).All {
+		return fmt.Errorf("%w: the grant %q is held in single tenants alone", attest.ErrDenied, g)
+	}
+	return nil
 }
 
 func (r reply) write(c echo.Context) error {

@@ -109,7 +109,7 @@ func (p *idp) claims() map[string]any {
 	now := p.now().Unix()
 	c := map[string]any{
 		"iss": p.URL, "sub": "repo:acme/app:ref:refs/heads/main", "aud": audience,
-		"iat": now, "nbf": now - 5, "exp": now + 300, "jti": "one",
+		"iat": now, "nbf": now - 5, "exp": now + 300, "jti": rand.Text(),
 	}
 	maps.Copy(c, githubClaimsOf())
 	return c
@@ -245,6 +245,52 @@ func (r *rows) BuilderHistory(_ context.Context, name string) (found []attest.Bu
 func builderRow(issuer, name, condition string) attest.Builder {
 	return attest.Builder{
 		Name: name, Issuer: issuer, Condition: condition, BuildType: attest.GitHubWorkflowType, Level: 2,
-		PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance, Mode: attest.ModeToken, State: attest.BuilderActive,
+		PredicateTypes: attest.UsualPredicateTypes(), Signer: attest.PowerProvenance, Mode: attest.ModeToken, State: attest.BuilderActive,
 	}
+}
+
+// jobCaller is the caller of a job's token, as it would be in its session.
+func jobCaller(ctx context.Context, a *Authenticator, token string) (attest.Caller, error) {
+	ad, err := a.admit(ctx, token)
+	return ad.caller, err
+}
+
+// sessionsInMemory keeps sessions as a store does.
+type sessionsInMemory struct {
+	mu    sync.Mutex
+	spent map[attest.Digest]attest.Digest
+	all   map[attest.Digest]attest.Session
+	fail  error
+}
+
+func (m *sessionsInMemory) OpenSession(_ context.Context, s attest.Session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	if m.spent == nil {
+		m.spent, m.all = map[attest.Digest]attest.Digest{}, map[attest.Digest]attest.Session{}
+	}
+	if before, ok := m.spent[s.Token]; ok {
+		if before != s.ID {
+			return fmt.Errorf("%w: the token was used already", attest.ErrConflict)
+		}
+		return nil
+	}
+	m.spent[s.Token], m.all[s.ID] = s.ID, s
+	return nil
+}
+
+func (m *sessionsInMemory) Session(_ context.Context, id attest.Digest) (attest.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return attest.Session{}, m.fail
+	}
+	s, ok := m.all[id]
+	if !ok {
+		return attest.Session{}, fmt.Errorf("%w: session", attest.ErrNotFound)
+	}
+	return s, nil
 }

@@ -22,7 +22,10 @@ func (s *Server) listKeys(ctx context.Context, _ attest.Caller, _ struct{}) (rep
 	return reply{status: http.StatusOK, body: keysWire(keys)}, nil
 }
 
-func (s *Server) rotate(ctx context.Context, _ attest.Caller, signer attest.Power) (reply, error) {
+func (s *Server) rotate(ctx context.Context, caller attest.Caller, signer attest.Power) (reply, error) {
+	if err := everywhere(caller, attest.GrantRotate); err != nil {
+		return reply{}, err
+	}
 	v, err := s.keys.Rotate(ctx, signer)
 	if err != nil {
 		return reply{}, err

@@ -35,21 +35,51 @@ const (
 	maxSubject = 1024
 )
 
-// Authenticate returns the caller that a token speaks for. The token must be a
-// signed JWT of a configured issuer, for our audience alone, in time and not
-// too old. A caller of no matching rule has no grants.
+// Authenticate returns the caller that a token speaks for: a session's secret,
+// or a signed JWT of a configured issuer, for our audience alone, in time and
+// not too old. A caller of no matching rule has no grants.
 //
-// A token that is not accepted is a [client.ErrUnauthenticated]; claims that
-// are accepted and do not add up to one build are an [attest.ErrDenied]; when
-// the issuer's keys cannot be had it is an [attest.ErrUnavailable]. With any
-// error the Caller is the zero one, which may do nothing.
+// A token that is not accepted is a [client.ErrUnauthenticated], and so is a
+// job's, which is accepted once, by [Authenticator.Exchange]. Claims that are
+// accepted and do not add up to one build are an [attest.ErrDenied]; when the
+// issuer's keys cannot be had it is an [attest.ErrUnavailable]. With any error
+// the Caller is the zero one, which may do nothing.
 func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.Caller, error) {
+	if strings.HasPrefix(token, sessionPrefix) {
+		return a.session(ctx, token)
+	}
+	ad, err := a.admit(ctx, token)
+	switch {
+	case err != nil:
+		return attest.Caller{}, err
+	case ad.issuer.workload():
+		return attest.Caller{}, errSessionRequired
+	case !ad.bound.IsZero():
+		return attest.Caller{}, unauthenticated("the token's audience must be %q alone", ad.issuer.Audience)
+	}
+	return ad.caller, nil
+}
+
+// workload reports whether the issuer's tokens are of jobs.
+func (i *issuer) workload() bool { return i.provider.Rules().Workload || i.Mapping != nil }
+
+// An admitted token is one whose signature, audience and times are accepted.
+type admitted struct {
+	issuer  *issuer
+	claims  identity.Claims
+	payload []byte        // the claims as they were signed
+	bound   attest.Digest // the artifacts its audience is bound to: see [attest.SubjectSet]; zero for none
+	caller  attest.Caller // shared: nobody changes it
+}
+
+// admit verifies a JWT.
+func (a *Authenticator) admit(ctx context.Context, token string) (admitted, error) {
 	if len(token) > maxToken {
-		return attest.Caller{}, unauthenticated("the token has more than %d bytes", maxToken)
+		return admitted{}, unauthenticated("the token has more than %d bytes", maxToken)
 	}
 	builders, err := a.current(ctx)
 	if err != nil { // closed: what the token may do is not known
-		return attest.Caller{}, err
+		return admitted{}, err
 	}
 	sum := sha256.Sum256([]byte(token))
 	if m, ok := a.memory.recall(sum); ok && m.builders == builders {
@@ -58,60 +88,57 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 		// asked anew.
 		keys, err := m.issuer.keys.find(ctx, m.header)
 		if err == nil && keys.fetched.Equal(m.fetched) {
-			if err := m.issuer.check(m.claims, a.now()); err != nil {
-				return attest.Caller{}, err
+			if _, err := m.issuer.check(m.claims, a.now()); err != nil {
+				return admitted{}, err
 			}
-			return m.caller, nil
+			return m.admitted, nil
 		}
 	}
 	header, unverified, err := peek(token)
 	if err != nil {
-		return attest.Caller{}, err
+		return admitted{}, err
 	}
 	// Up to here nothing is known. What is read of the token now chooses whose
 	// keys are asked, from those configured, and nothing else.
 	name, _ := unverified.Text("iss")
 	i, ok := a.issuers[name]
 	if !ok {
-		return attest.Caller{}, unauthenticated("the token's issuer is not configured")
+		return admitted{}, unauthenticated("the token's issuer is not configured")
 	}
 	if !slices.Contains(i.Algorithms, header.alg) {
-		return attest.Caller{}, unauthenticated("the token's algorithm is not one of the issuer's")
+		return admitted{}, unauthenticated("the token's algorithm is not one of the issuer's")
 	}
 	keys, err := i.keys.find(ctx, header)
 	if err != nil {
-		return attest.Caller{}, err
+		return admitted{}, err
 	}
 	verified, err := oidc.NewVerifier(i.URL, keys, &oidc.Config{
-		ClientID: i.Audience, SupportedSigningAlgs: i.Algorithms,
-		SkipExpiryCheck: true, // ours is stricter: [issuer.check]
+		SupportedSigningAlgs: i.Algorithms,
+		SkipClientIDCheck:    true, SkipExpiryCheck: true, // ours are stricter: [issuer.check]
 	}).Verify(ctx, token)
 	if err != nil {
-		return attest.Caller{}, unauthenticated("%w", err)
+		return admitted{}, unauthenticated("%w", err)
 	}
-	claims, err := verifiedClaims(verified)
-	if err != nil {
-		return attest.Caller{}, err
+	ad := admitted{issuer: i}
+	if ad.claims, ad.payload, err = verifiedClaims(verified); err != nil {
+		return admitted{}, err
 	}
-	if err := i.check(claims, a.now()); err != nil {
-		return attest.Caller{}, err
+	if ad.bound, err = i.check(ad.claims, a.now()); err != nil {
+		return admitted{}, err
 	}
-	caller, err := a.caller(i, claims, builders)
-	if err != nil {
-		return attest.Caller{}, err
+	if ad.caller, err = a.caller(i, ad.claims, builders); err != nil {
+		return admitted{}, err
 	}
-	a.memory.remember(sum, remembered{i, header, keys.fetched, builders, claims, caller})
-	return caller, nil
+	a.memory.remember(sum, remembered{ad, header, keys.fetched, builders})
+	return ad, nil
 }
 
 // A remembered token is one that was accepted.
 type remembered struct {
-	issuer   *issuer
+	admitted
 	header   header
 	fetched  time.Time // the keys it was verified with, of the issuer's set
 	builders *snapshot
-	claims   identity.Claims
-	caller   attest.Caller // shared: nobody changes it
 }
 
 // maxRemembered is how many tokens are remembered. A job sends one with many
@@ -119,7 +146,7 @@ type remembered struct {
 const maxRemembered = 4096
 
 // A tokenMemory has accepted tokens, by the hash of each. It saves work and
-// decides nothing: see [Authenticator.Authenticate].
+// decides nothing: see [Authenticator.admit].
 type tokenMemory struct {
 	mu     sync.Mutex
 	tokens map[[sha256.Size]byte]remembered
@@ -196,44 +223,52 @@ func peek(token string) (header, identity.Claims, error) {
 }
 
 // verifiedClaims reads the claims again, out of what was verified.
-func verifiedClaims(token *oidc.IDToken) (identity.Claims, error) {
+func verifiedClaims(token *oidc.IDToken) (identity.Claims, []byte, error) {
 	var raw stdjson.RawMessage
 	if err := token.Claims(&raw); err != nil {
-		return nil, unauthenticated("the token's claims: %w", err)
+		return nil, nil, unauthenticated("the token's claims: %w", err)
 	}
 	c, err := identity.ParseClaims(raw)
 	if err != nil {
-		return nil, unauthenticated("the token's claims: %v", err)
+		return nil, nil, unauthenticated("the token's claims: %v", err)
 	}
-	return c, nil
+	return c, raw, nil
 }
 
 // check holds what the library does not: the one audience, our own leeway, an
-// iat, and our own limit to the token's age.
-func (i *issuer) check(c identity.Claims, now time.Time) error {
+// iat, and our own limit to the token's age. It returns what the audience is
+// bound to.
+func (i *issuer) check(c identity.Claims, now time.Time) (bound attest.Digest, err error) {
 	if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
-		return unauthenticated("the token's issuer is not configured")
+		return bound, unauthenticated("the token's issuer is not configured")
 	}
-	if aud, ok := oneAudience(c["aud"]); !ok || aud != i.Audience {
-		return unauthenticated("the token's audience must be %q alone", i.Audience)
+	aud, ok := oneAudience(c["aud"])
+	if set, isBound := strings.CutPrefix(aud, strings.TrimSuffix(i.Audience, "/")+"/?d="); ok && isBound {
+		bound, err = attest.NewDigest(attest.AlgSHA256, set)
+		ok = err == nil
+	} else {
+		ok = ok && aud == i.Audience
+	}
+	if !ok {
+		return attest.Digest{}, unauthenticated("the token's audience must be %q alone", i.Audience)
 	}
 	expires, ok := timeOf(c, "exp")
 	if !ok || now.After(expires.Add(leeway)) {
-		return unauthenticated("the token has expired or does not say when")
+		return bound, unauthenticated("the token has expired or does not say when")
 	}
 	if notBefore, ok := timeOf(c, "nbf"); c["nbf"] != nil && (!ok || now.Add(leeway).Before(notBefore)) {
-		return unauthenticated("the token is not valid yet")
+		return bound, unauthenticated("the token is not valid yet")
 	}
 	issued, ok := timeOf(c, "iat")
 	switch {
 	case !ok:
-		return unauthenticated("the token does not say when it was issued")
+		return bound, unauthenticated("the token does not say when it was issued")
 	case now.Add(leeway).Before(issued):
-		return unauthenticated("the token was issued in the future")
+		return bound, unauthenticated("the token was issued in the future")
 	case now.Sub(issued) > i.MaxAge:
-		return unauthenticated("the token was issued more than %s ago", i.MaxAge)
+		return bound, unauthenticated("the token was issued more than %s ago", i.MaxAge)
 	}
-	return nil
+	return bound, nil
 }
 
 // oneAudience is the only audience of a token: a string, or an array of one.

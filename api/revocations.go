@@ -79,6 +79,9 @@ func decodeRevokeAttestation(c echo.Context) (r revokedAttestation, err error) {
 // again must say the same.
 func (s *Server) revokeAttestation(ctx context.Context, caller attest.Caller, r revokedAttestation) (reply, error) {
 	a, err := s.records.Attestation(ctx, r.id)
+	if err == nil && !caller.Within(attest.GrantRevoke).Has(a.Tenant) {
+		err = fmt.Errorf("%w: attestation %.40q", attest.ErrNotFound, r.id) // what is another's is not there
+	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -123,6 +126,9 @@ func decodeImpact(c echo.Context) (attest.KeyRevocation, error) {
 // revoke records a revocation. What it touches is found before: afterwards the
 // answer must not fail, for what is recorded is recorded.
 func (s *Server) revoke(ctx context.Context, caller attest.Caller, r revocation) (reply, error) {
+	if err := everywhere(caller, attest.GrantRevokeKeys); err != nil {
+		return reply{}, err
+	}
 	r.By = caller.Issuer + " " + caller.Subject
 	planned, touched, err := s.keys.PlanRevocation(ctx, r.KeyRevocation)
 	if err != nil {
@@ -153,7 +159,10 @@ func (s *Server) revoke(ctx context.Context, caller attest.Caller, r revocation)
 	return reply{status: http.StatusCreated, body: answer}, nil
 }
 
-func (s *Server) impact(ctx context.Context, _ attest.Caller, r attest.KeyRevocation) (reply, error) {
+func (s *Server) impact(ctx context.Context, caller attest.Caller, r attest.KeyRevocation) (reply, error) {
+	if err := everywhere(caller, attest.GrantRead); err != nil {
+		return reply{}, err
+	}
 	planned, touched, err := s.keys.PlanRevocation(ctx, r)
 	if err != nil {
 		return reply{}, err

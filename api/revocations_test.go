@@ -105,7 +105,7 @@ func TestRevokeRefuses(t *testing.T) {
 		{"a long reason", "/v1/keys/provenance/revocations", `{"version":3,"reason":"` + strings.Repeat("x", 2000) + `"}`, admin, 413},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			status, _ := f.post(tt.path, tt.body, "Authorization", "Bearer "+f.idp.token(tt.claims))
+			status, _ := f.post(tt.path, tt.body, "Authorization", "Bearer "+f.token(tt.claims))
 			if status != tt.status || len(f.keys.revoked) != 0 {
 				t.Errorf("status %d, want %d; recorded %d", status, tt.status, len(f.keys.revoked))
 			}
@@ -172,7 +172,7 @@ func TestTimestampIsForThoseWithTheGrant(t *testing.T) {
 		return resp, string(got)
 	}
 	const query = "application/timestamp-query"
-	if resp, got := post(f.idp.token(admin), "query", query); resp.StatusCode != 200 || got != "response" || resp.Header.Get("Content-Type") != "application/timestamp-reply" {
+	if resp, got := post(f.token(admin), "query", query); resp.StatusCode != 200 || got != "response" || resp.Header.Get("Content-Type") != "application/timestamp-reply" {
 		t.Errorf("%d %q %v", resp.StatusCode, got, resp.Header)
 	}
 	for _, tt := range []struct {
@@ -180,11 +180,11 @@ func TestTimestampIsForThoseWithTheGrant(t *testing.T) {
 		status                   int
 	}{
 		{"nobody", "", "query", query, 401},
-		{"a gate", f.idp.token(gate), "query", query, 403},
-		{"a build", f.idp.token(nil), "query", query, 403},
-		{"what is no query", f.idp.token(admin), "x", query, 400},
-		{"another media type", f.idp.token(admin), "query", "application/json", 415},
-		{"a large query", f.idp.token(admin), strings.Repeat("x", 5000), query, 413},
+		{"a gate", f.token(gate), "query", query, 403},
+		{"a build", f.token(nil), "query", query, 403},
+		{"what is no query", f.token(admin), "x", query, 400},
+		{"another media type", f.token(admin), "query", "application/json", 415},
+		{"a large query", f.token(admin), strings.Repeat("x", 5000), query, 413},
 	} {
 		if resp, got := post(tt.token, tt.body, tt.media); resp.StatusCode != tt.status {
 			t.Errorf("%s: %d %s, want %d", tt.name, resp.StatusCode, got, tt.status)

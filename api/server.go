@@ -166,6 +166,7 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.Use(s.observe)
 	e.HTTPErrorHandler = func(err error, c echo.Context) { writeProblem(c.Response(), problem(err)) }
 
+	e.POST("/v1/sessions", s.openSession)
 	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
 	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
 	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))

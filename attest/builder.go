@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"provost/attest/sbom"
 )
 
 // A Mode is how provenance of a builder comes to be.
@@ -99,6 +101,12 @@ const (
 	MaxDescription = 4096
 	maxURI         = 2048
 )
+
+// UsualPredicateTypes are what the jobs of a builder have signed when nothing
+// else is said: SLSA provenance and SBOMs.
+func UsualPredicateTypes() []string {
+	return []string{ProvenanceType, sbom.CycloneDXType, sbom.SPDXTypePrefix + "2.2", sbom.SPDXTypePrefix + "2.3"}
+}
 
 // BuilderURI is the builder.id of our own for a builder of that name.
 func BuilderURI(service, name string) string { return service + "/builders/" + name }
@@ -219,6 +227,22 @@ func (b Builder) Retire(by Caller, now time.Time) (Builder, error) {
 	}
 	b.State, b.ProposedBy, b.ProposedAt = BuilderRetired, by.Is(), now.UTC()
 	return b, nil
+}
+
+// mayHaveSigned refuses a predicate type that the caller's builder is not
+// registered for, and artifacts that its token was not bound to. Verdicts are
+// the gate's own words, and revocations those of their grant.
+func (c Caller) mayHaveSigned(predicateType string, subjects []Subject) error {
+	if !within(c.Bound, subjects) {
+		return fmt.Errorf("%w: the token is bound to other artifacts", ErrDenied)
+	}
+	if c.Build == nil || c.Build.Registration == nil || predicateType == VSAType || IsRevocation(predicateType) {
+		return nil
+	}
+	if r := c.Build.Registration; !slices.Contains(r.PredicateTypes, predicateType) {
+		return fmt.Errorf("%w: builder %s is not registered for predicate type %s", ErrDenied, r.Name, predicateType)
+	}
+	return nil
 }
 
 // sameClaim reports whether b and o say the same but for their descriptions.

@@ -88,9 +88,12 @@ type Caller struct {
 	Person string
 	Build  *Build // the build that the token speaks for; nil for people and gates
 
-	// Session is the ID of the session that its token was exchanged for; "" for
-	// a caller that needs none.
+	// Session is the ID of the session that its token was exchanged for, in
+	// hex; "" for a caller that needs none.
 	Session string
+	// Bound are the only artifacts that it may say anything about; nil for no
+	// such bound.
+	Bound []Digest
 	// Request and Remote are the id and the address of what is asked, for the
 	// audit log.
 	Request, Remote string

@@ -71,4 +71,5 @@ type Decision struct {
 	Reasons     []Reason
 	VSA         []byte // the signed verdict, a bundle; nil for ERROR
 	VSAID       string // its attestation id; "" for ERROR
+	Tenant      string // that it belongs to; "" for none
 }

@@ -59,7 +59,9 @@ type Ledger interface {
 	// caller has used intent.IdempotencyKey before, it stores nothing: with
 	// the same payload it returns the earlier intent's ID and, if that one
 	// was released, its attestation; with another payload it returns an
-	// [ErrConflict]. An error that may pass wraps [ErrUnavailable].
+	// [ErrConflict]. Otherwise the intent counts in its session, and when that
+	// has ended, or has no statement left, it is an [ErrDenied]. An error that
+	// may pass wraps [ErrUnavailable].
 	AppendIntent(ctx context.Context, intent Intent) (id string, done *Attestation, err error)
 	// AppendAttestation stores a bundle under its intent's ID and returns what
 	// is stored there: the first one wins, so that two requests with one
@@ -74,6 +76,8 @@ type Intent struct {
 	At             time.Time // UTC
 	CallerIssuer   string
 	CallerSubject  string
+	Tenant         string // that it belongs to; "" for none
+	Session        string // that it counts in; "" for none
 	Signer         Power
 	PredicateType  string
 	Subjects       []Subject
@@ -90,6 +94,7 @@ type Attestation struct {
 	Subjects      []Subject
 	Signer        Power
 	KeyVersion    int
+	Tenant        string    // the intent's; set by the store
 	SignedAt      time.Time // the timestamp authority's time, UTC; the earliest, of several
 	Log           string    // hex ID of the transparency log; "" when not logged
 	LogIndex      int64     // in Log
@@ -99,6 +104,7 @@ type Attestation struct {
 // A Query selects attestations about one artifact, in the order of storing.
 type Query struct {
 	Artifact         Digest // sha256 or sha512
+	In               Tenants
 	PredicateType    string // only this type; "" for any
 	NotPredicateType string // all but this type; "" for no exception
 	After            int64  // only those with a larger Seq
@@ -126,6 +132,7 @@ type Predicate interface {
 type claim struct {
 	predicateType string
 	predicate     []byte
+	tenant        string // that the attestation belongs to; "" for none
 }
 
 // A Request asks for one attestation.
@@ -163,6 +170,9 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	if err != nil {
 		return Attestation{}, err
 	}
+	if err := caller.mayHaveSigned(c.predicateType, req.Subjects); err != nil {
+		return Attestation{}, err
+	}
 	if err := validateIdempotencyKey(req.IdempotencyKey); err != nil {
 		return Attestation{}, err
 	}
@@ -180,7 +190,7 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 	message := dsse.PAE(PayloadType, payload)
 	id, done, err := i.Ledger.AppendIntent(ctx, Intent{
 		ID: NewID(), At: i.Now().UTC(),
-		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject,
+		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject, Tenant: c.tenant, Session: caller.Session,
 		Signer: power, PredicateType: c.predicateType, Subjects: req.Subjects,
 		Payload: SHA256(payload), Message: SHA256(message), IdempotencyKey: req.IdempotencyKey,
 	})

@@ -91,7 +91,8 @@ func (p Provenance) claim(c Caller) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("provenance: %w", err)
 	}
-	return claim{ProvenanceType, predicate}, nil
+	tenant, err := c.Home(GrantProvenance)
+	return claim{ProvenanceType, predicate, tenant}, err
 }
 
 // with returns the build with dependencies of the caller's after its own. A

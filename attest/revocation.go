@@ -94,6 +94,9 @@ type Revocation struct {
 	// RevokedAt is for people: the signature's timestamp tells it as well. It
 	// is left out where a request that is sent again must say the same.
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
+	// Tenant is that of what is revoked, so that whoever sees the one sees the
+	// other. It is not part of what is said.
+	Tenant string `json:"-"`
 }
 
 // Revoked names one attestation by what was signed and by the signature, so
@@ -160,7 +163,7 @@ func Revoke(service string, a Attestation, reason string, at time.Time) (Request
 	name := NameOf(payload, signature)
 	name.ID = a.ID
 	return Request{Subjects: statement.Subjects, Predicate: Revocation{
-		Service: service, Revoked: []Revoked{name}, Reason: reason, RevokedAt: at.UTC().Truncate(time.Second),
+		Service: service, Revoked: []Revoked{name}, Reason: reason, RevokedAt: at.UTC().Truncate(time.Second), Tenant: a.Tenant,
 	}}, nil
 }
 
@@ -185,6 +188,9 @@ func (r Revocation) claim(c Caller) (claim, error) {
 	if err := c.Require(GrantRevoke); err != nil {
 		return claim{}, err
 	}
+	if !c.Within(GrantRevoke).Has(r.Tenant) {
+		return claim{}, fmt.Errorf("%w: the grant %q is held in other tenants", ErrDenied, GrantRevoke)
+	}
 	if err := r.validate(); err != nil {
 		return claim{}, fmt.Errorf("revocation: %w", err)
 	}
@@ -192,7 +198,7 @@ func (r Revocation) claim(c Caller) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("%w: revocation: %w", ErrInvalid, err)
 	}
-	return claim{RevocationType(r.Service), predicate}, nil
+	return claim{RevocationType(r.Service), predicate, r.Tenant}, nil
 }
 
 func (r Revocation) validate() error {

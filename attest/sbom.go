@@ -28,5 +28,6 @@ func (s SBOM) claim(c Caller) (claim, error) {
 	if err != nil {
 		return claim{}, &DocumentError{What: "SBOM", Err: err}
 	}
-	return claim{format.PredicateType, s.Document}, nil
+	tenant, err := c.Home(GrantSBOM)
+	return claim{format.PredicateType, s.Document, tenant}, err
 }

@@ -32,6 +32,9 @@ type VSA struct {
 	// Extension carries what the spec has no member for. Its keys are URIs, as
 	// the spec asks of extension names.
 	Extension map[string]any `json:",embed"`
+	// Tenant is that which the verdict belongs to. It is not part of what is
+	// said.
+	Tenant string `json:"-"`
 }
 
 // A Verifier says who verified.
@@ -63,7 +66,7 @@ func (v VSA) claim(Caller) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("%w: VSA: %w", ErrInvalid, err)
 	}
-	return claim{VSAType, predicate}, nil
+	return claim{VSAType, predicate, v.Tenant}, nil
 }
 
 // validate holds the spec's rules that the types do not.

@@ -79,7 +79,7 @@ func BenchmarkQueryPastVerdicts(b *testing.B) {
 	s := openTest(b, filepath.Join(b.TempDir(), "provost.db"))
 	mustExec(b, s.writer.DB, "PRAGMA synchronous = OFF") // only to get there
 	bundle := bytes.Repeat([]byte("b"), 6<<10)
-	q := attest.Query{Artifact: testIntent("artifact").Subjects[0].SHA256, NotPredicateType: attest.VSAType, Limit: 100}
+	q := attest.Query{In: attest.Everywhere, Artifact: testIntent("artifact").Subjects[0].SHA256, NotPredicateType: attest.VSAType, Limit: 100}
 	for i := range 20_000 {
 		in := testIntent("artifact")
 		if i%2000 != 0 {

@@ -95,7 +95,7 @@ func childDiskFull(dir string) error {
 	}
 	fmt.Printf("%d attestations fit; then: %v; ready: %v\n", len(acked), first, s.Ready(ctx))
 	check := func(when string) error {
-		found, err := s.Attestations(ctx, attest.Query{Artifact: acked[0].Subjects[0].SHA256, Limit: 10_000})
+		found, err := s.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: acked[0].Subjects[0].SHA256, Limit: 10_000})
 		if err != nil {
 			return fmt.Errorf("%s: %w", when, err)
 		}
@@ -171,7 +171,7 @@ func childDiskFullTogether(dir string) error {
 		wg.Wait()
 	}
 	check := func(when string) error {
-		found, err := s.Attestations(ctx, attest.Query{Artifact: artifact, Limit: 100_000})
+		found, err := s.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 100_000})
 		if err != nil {
 			return fmt.Errorf("%s: %w", when, err)
 		}

@@ -65,7 +65,7 @@ func beginError(ctx context.Context, err error) error {
 // isRefusal reports whether err was already given its kind inside the
 // transaction.
 func isRefusal(err error) bool {
-	return errors.Is(err, attest.ErrInvalid) || errors.Is(err, attest.ErrNotFound) || errors.Is(err, attest.ErrConflict)
+	return errors.Is(err, attest.ErrInvalid) || errors.Is(err, attest.ErrNotFound) || errors.Is(err, attest.ErrConflict) || errors.Is(err, attest.ErrDenied)
 }
 
 // isTaken reports whether err says that a row of that key is already there.

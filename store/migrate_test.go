@@ -61,9 +61,9 @@ func TestMigrateFirst(t *testing.T) {
 			t.Errorf("%s: %v (-want +got):\n%s", what, err, diff)
 		}
 	}
-	found, err := s.Attestations(ctx, attest.Query{Artifact: a, Limit: 9})
+	found, err := s.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: a, Limit: 9})
 	check("attestations about a", want, found, err)
-	found, err = s.Attestations(ctx, attest.Query{Artifact: b, NotPredicateType: attest.ProvenanceType, Limit: 9})
+	found, err = s.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: b, NotPredicateType: attest.ProvenanceType, Limit: 9})
 	check("verdicts about b", []attest.Attestation{verdict}, found, err)
 	one, err := s.Attestation(ctx, "intent-4")
 	check("the verdict", verdict, one, err)

@@ -19,7 +19,7 @@ func (s *SQLite) AppendDecision(ctx context.Context, d attest.Decision) error {
 	if d.ID == "" || d.Artifact.IsZero() {
 		return fmt.Errorf("%w: decision: want an id and an artifact", attest.ErrInvalid)
 	}
-	if err := checkText(d.ID, d.Caller, d.Name, d.Environment, d.VSAID); err != nil {
+	if err := checkText(d.ID, d.Caller, d.Name, d.Environment, d.VSAID, d.Tenant); err != nil {
 		return err
 	}
 	return s.write(ctx, func(ctx context.Context, tx *tx) error { return appendDecision(ctx, tx, d) })
@@ -88,10 +88,10 @@ func appendDecision(ctx context.Context, tx *tx, d attest.Decision) error {
 		d.VSA = nil
 	}
 	_, err := tx.exec(ctx, `
-		INSERT INTO decisions (id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		INSERT INTO decisions (id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id, tenant)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		d.ID, timeColumn{&d.At}, d.Caller, digestColumn{&d.Artifact}, d.Name, d.Environment,
-		verdictColumn{&d.Verdict}, reasonsColumn{&d.Reasons}, d.VSA, d.VSAID)
+		verdictColumn{&d.Verdict}, reasonsColumn{&d.Reasons}, d.VSA, d.VSAID, d.Tenant)
 	return err
 }
 
@@ -99,7 +99,7 @@ func appendDecision(ctx context.Context, tx *tx, d attest.Decision) error {
 func (s *SQLite) findDecisions(ctx context.Context, where string, args ...any) (found []attest.Decision, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		rows, err := tx.query(ctx, `
-			SELECT id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id
+			SELECT id, at, caller, artifact, name, environment, verdict, reasons, vsa, vsa_id, tenant
 			FROM decisions `+where, args...)
 		if err != nil {
 			return err
@@ -108,7 +108,7 @@ func (s *SQLite) findDecisions(ctx context.Context, where string, args ...any) (
 		for rows.Next() {
 			var d attest.Decision
 			if err := rows.Scan(&d.ID, timeColumn{&d.At}, &d.Caller, digestColumn{&d.Artifact}, &d.Name, &d.Environment,
-				verdictColumn{&d.Verdict}, reasonsColumn{&d.Reasons}, &d.VSA, &d.VSAID); err != nil {
+				verdictColumn{&d.Verdict}, reasonsColumn{&d.Reasons}, &d.VSA, &d.VSAID, &d.Tenant); err != nil {
 				return err
 			}
 			found = append(found, d)

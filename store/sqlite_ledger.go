@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -119,7 +120,7 @@ func checkIntent(in attest.Intent) error {
 	if !in.Message.IsZero() && in.Message.Algorithm() != attest.AlgSHA256 {
 		return fmt.Errorf("%w: intent: want the message's sha256, or nothing", attest.ErrInvalid)
 	}
-	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey); err != nil {
+	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey, in.Tenant, in.Session); err != nil {
 		return err
 	}
 	for i, sub := range in.Subjects {
@@ -135,11 +136,11 @@ func checkIntent(in attest.Intent) error {
 
 func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attest.Attestation, error) {
 	result, err := tx.exec(ctx, `
-		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, message, idempotency_key)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		INSERT INTO intents (id, at, caller_issuer, caller_subject, signer, predicate_type, payload, message, idempotency_key, tenant, session)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (caller_issuer, caller_subject, idempotency_key) WHERE idempotency_key <> '' DO NOTHING`,
 		in.ID, timeColumn{&in.At}, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType,
-		digestColumn{&in.Payload}, digestColumn{&in.Message}, in.IdempotencyKey)
+		digestColumn{&in.Payload}, digestColumn{&in.Message}, in.IdempotencyKey, in.Tenant, in.Session)
 	if in.IdempotencyKey != "" && (isTaken(err) || err == nil && changed(result) == 0) {
 		id, done, findErr := findByKey(ctx, tx, in)
 		if !errors.Is(findErr, sql.ErrNoRows) {
@@ -153,6 +154,11 @@ func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attes
 	if err != nil {
 		return "", nil, err
 	}
+	if in.Session != "" {
+		if err := countStatement(ctx, tx, in); err != nil {
+			return "", nil, err
+		}
+	}
 	if _, err := tx.exec(ctx, "INSERT INTO open_intents (intent) VALUES (?)", seq); err != nil {
 		return "", nil, err
 	}
@@ -162,7 +168,7 @@ func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attes
 			return "", nil, err
 		}
 	}
-	tx.announced = append(tx.announced, announced{in.ID, seq, in.Signer, in.PredicateType, slices.Clone(in.Subjects)})
+	tx.announced = append(tx.announced, announced{in.ID, seq, in.Signer, in.PredicateType, in.Tenant, slices.Clone(in.Subjects)})
 	return in.ID, nil, nil
 }
 
@@ -225,8 +231,8 @@ func appendAttestation(ctx context.Context, tx *tx, a attest.Attestation) (attes
 			if d.IsZero() {
 				continue
 			}
-			if _, err := tx.exec(ctx, "INSERT INTO attested (digest, seq, predicate_type) VALUES (?, ?, ?) ON CONFLICT (digest, seq) DO NOTHING",
-				digestColumn{&d}, a.Seq, a.PredicateType); err != nil {
+			if _, err := tx.exec(ctx, "INSERT INTO attested (digest, seq, predicate_type, tenant) VALUES (?, ?, ?, ?) ON CONFLICT (digest, seq) DO NOTHING",
+				digestColumn{&d}, a.Seq, a.PredicateType, in.tenant); err != nil {
 				return none, err
 			}
 		}
@@ -239,7 +245,7 @@ func appendAttestation(ctx context.Context, tx *tx, a attest.Attestation) (attes
 		return none, err
 	}
 	a.Bundle = bytes.Clone(a.Bundle) // ours to give; the caller keeps its own
-	a.Subjects = in.subjects
+	a.Subjects, a.Tenant = in.subjects, in.tenant
 	tx.signed[version{a.Signer, a.KeyVersion}]++
 	return a, nil
 }
@@ -250,8 +256,8 @@ func findAnnounced(ctx context.Context, tx *tx, id string) (announced, error) {
 		return in, nil
 	}
 	in := announced{id: id}
-	err := tx.queryRow(ctx, "SELECT seq, signer, predicate_type FROM intents WHERE id = ?", id).
-		Scan(&in.intent, &in.signer, &in.predicateType)
+	err := tx.queryRow(ctx, "SELECT seq, signer, predicate_type, tenant FROM intents WHERE id = ?", id).
+		Scan(&in.intent, &in.signer, &in.predicateType, &in.tenant)
 	if errors.Is(err, sql.ErrNoRows) {
 		return in, fmt.Errorf("%w: intent %.40q", attest.ErrNotFound, id)
 	}
@@ -267,13 +273,13 @@ const (
 	withBundle    = selectAttestation + "a.bundle" + fromAttestations
 	withoutBundle = selectAttestation + "NULL" + fromAttestations
 
-	selectAttestation = "SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, a.key_version, a.signed_at, g.log, g.log_index, "
+	selectAttestation = "SELECT i.seq, i.id, a.seq, i.predicate_type, i.signer, i.tenant, a.key_version, a.signed_at, g.log, g.log_index, "
 	fromAttestations  = `
 		FROM attestations a JOIN intents i ON i.seq = a.intent LEFT JOIN signed g ON g.signer = i.signer AND g.seq = a.seq `
 )
 
 func scanAttestation(row interface{ Scan(...any) error }) (intent int64, a attest.Attestation, err error) {
-	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Log, &a.LogIndex, &a.Bundle)
+	err = row.Scan(&intent, &a.ID, &a.Seq, &a.PredicateType, &a.Signer, &a.Tenant, &a.KeyVersion, timeColumn{&a.SignedAt}, &a.Log, &a.LogIndex, &a.Bundle)
 	return intent, a, err
 }
 
@@ -292,18 +298,37 @@ func findAttestation(ctx context.Context, tx *tx, id string) (attest.Attestation
 // would rather walk over the whole artifact than sort those few.
 func attestedQuery(q attest.Query) (string, []any) {
 	artifact := digestColumn{&q.Artifact}
-	const byType = "SELECT seq FROM attested INDEXED BY attested_by_type WHERE digest = ? AND seq > ? AND predicate_type "
+	in, whose := tenantsQuery(q.In)
+	by := "SELECT seq FROM attested INDEXED BY attested_by_type WHERE digest = ? AND seq > ?" + in + " AND predicate_type "
+	args := append([]any{artifact, q.After}, whose...)
 	switch {
 	case q.PredicateType != "" && q.PredicateType == q.NotPredicateType:
 		return "SELECT seq FROM attested WHERE false", nil
 	case q.PredicateType != "":
-		return byType + "= ? ORDER BY seq LIMIT ?", []any{artifact, q.After, q.PredicateType, q.Limit}
+		return by + "= ? ORDER BY seq LIMIT ?", append(args, q.PredicateType, q.Limit)
 	case q.NotPredicateType != "":
-		return byType + "< ? UNION ALL " + byType + "> ? ORDER BY seq LIMIT ?",
-			[]any{artifact, q.After, q.NotPredicateType, artifact, q.After, q.NotPredicateType, q.Limit}
+		half := append(args, q.NotPredicateType)
+		return by + "< ? UNION ALL " + by + "> ? ORDER BY seq LIMIT ?", append(slices.Concat(half, half), q.Limit)
 	default:
-		return "SELECT seq FROM attested WHERE digest = ? AND seq > ? ORDER BY seq LIMIT ?", []any{artifact, q.After, q.Limit}
+		return "SELECT seq FROM attested WHERE digest = ? AND seq > ?" + in + " ORDER BY seq LIMIT ?", append(args, q.Limit)
 	}
+}
+
+// tenantsQuery is the part of a condition on a column tenant that keeps to
+// those tenants.
+func tenantsQuery(t attest.Tenants) (string, []any) {
+	if t.All {
+		return "", nil
+	}
+	names := slices.DeleteFunc(slices.Clone(t.Names), func(name string) bool { return name == "" })
+	if t.Shared {
+		names = append(names, "")
+	}
+	list, err := json.Marshal(names)
+	if err != nil || len(names) == 0 {
+		list = []byte("[]") // closed: nobody's
+	}
+	return " AND tenant IN (SELECT value FROM json_each(?))", []any{string(list)}
 }
 
 // findAttestations returns, in the order of storing, those whose seqs page
@@ -354,7 +379,7 @@ func findSubjects(ctx context.Context, tx *tx, intent int64) ([]attest.Subject, 
 // findIntents returns the intents i that from, a constant, selects.
 func findIntents(ctx context.Context, tx *tx, from string, args ...any) ([]attest.Intent, error) {
 	rows, err := tx.query(ctx, `
-		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.message, i.idempotency_key
+		SELECT i.seq, i.id, i.at, i.caller_issuer, i.caller_subject, i.signer, i.predicate_type, i.payload, i.message, i.idempotency_key, i.tenant, i.session
 		`+from, args...)
 	if err != nil {
 		return nil, err
@@ -366,7 +391,7 @@ func findIntents(ctx context.Context, tx *tx, from string, args ...any) ([]attes
 		var seq int64
 		var in attest.Intent
 		if err := rows.Scan(&seq, &in.ID, timeColumn{&in.At}, &in.CallerIssuer, &in.CallerSubject, &in.Signer,
-			&in.PredicateType, digestColumn{&in.Payload}, digestColumn{&in.Message}, &in.IdempotencyKey); err != nil {
+			&in.PredicateType, digestColumn{&in.Payload}, digestColumn{&in.Message}, &in.IdempotencyKey, &in.Tenant, &in.Session); err != nil {
 			return nil, err
 		}
 		found, seqs = append(found, in), append(seqs, seq)

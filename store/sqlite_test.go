@@ -223,9 +223,9 @@ func TestPlans(t *testing.T) {
 		q    attest.Query
 		want string
 	}{
-		"any type":   {attest.Query{}, "SEARCH attested USING PRIMARY KEY (digest=? AND seq>?)"},
-		"one type":   {attest.Query{PredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type=? AND seq>?)"},
-		"not a type": {attest.Query{NotPredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type<?)"},
+		"any type":   {attest.Query{In: attest.Everywhere}, "SEARCH attested USING PRIMARY KEY (digest=? AND seq>?)"},
+		"one type":   {attest.Query{In: attest.Everywhere, PredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type=? AND seq>?)"},
+		"not a type": {attest.Query{In: attest.Everywhere, NotPredicateType: "t"}, "INDEX attested_by_type (digest=? AND predicate_type<?)"},
 	} {
 		query, args := attestedQuery(test.q)
 		got := plan(query, args...)

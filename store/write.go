@@ -174,6 +174,7 @@ type announced struct {
 	intent        int64
 	signer        attest.Power
 	predicateType string
+	tenant        string
 	subjects      []attest.Subject
 }
 

@@ -102,15 +102,21 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	if err := q.validate(); err != nil {
 		return attest.Decision{}, err
 	}
+	home, err := caller.Home(attest.GrantDecide)
+	if err != nil {
+		return attest.Decision{}, err
+	}
 	d := attest.Decision{
 		ID: attest.NewID(), At: g.Now().UTC().Truncate(time.Second),
-		Caller:   caller.Issuer + " " + caller.Subject,
+		Caller: caller.Issuer + " " + caller.Subject, Tenant: home,
 		Artifact: q.Artifact, Name: q.Name, Environment: q.Environment,
 	}
 
 	// 1, 2: gather and believe. Any failure is an error, never "nothing was
 	// found".
-	found, err := g.gather(ctx, q.Artifact, d.At)
+	in := caller.Within(attest.GrantDecide)
+	in.Shared = true // among it what takes back
+	found, err := g.gather(ctx, q.Artifact, in, d.At)
 	if errors.Is(err, errTooMuch) {
 		d.Reasons = []attest.Reason{{
 			Rule: "evidence.bounded", Severity: attest.SeverityDeny,
@@ -120,6 +126,9 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	}
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("gather evidence: %w", ours(err))
+	}
+	if d.Tenant == "" { // asked by one who may ask for all: the verdict is theirs whose artifact it is
+		d.Tenant = found.tenant()
 	}
 
 	// 3: judge. An unknown environment is the caller's mistake; any other
@@ -171,6 +180,7 @@ type finding struct {
 // A kept is what stays in hand of an attestation that was believed.
 type kept struct {
 	id      string
+	tenant  string
 	name    attest.Revoked
 	revokes bool // it is a revocation
 	input   attest.InputAttestation
@@ -188,13 +198,13 @@ type doubtful struct {
 // anything cannot be read, when there is no trust root, and when there is more
 // than a decision reads. What was taken back is not among the facts, in
 // whatever order it was stored.
-func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time) (finding, error) {
+func (g *Gate) gather(ctx context.Context, artifact attest.Digest, in attest.Tenants, now time.Time) (finding, error) {
 	trust, err := g.Trust()
 	if err != nil {
 		return finding{}, fmt.Errorf("trust root: %w", err)
 	}
 	f := finding{service: g.Service, facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}}
-	q := attest.Query{Artifact: artifact, NotPredicateType: attest.VSAType, Limit: evidencePage}
+	q := attest.Query{Artifact: artifact, In: in, NotPredicateType: attest.VSAType, Limit: evidencePage}
 	for size := 0; ; {
 		page, err := g.Evidence.Attestations(ctx, q)
 		if err != nil {
@@ -213,6 +223,7 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, now time.Time
 		}
 		if len(page) < evidencePage {
 			f.takeBack()
+			f.setAside()
 			return f, nil
 		}
 	}
@@ -233,7 +244,7 @@ func (f *finding) believe(trust *Trust, a attest.Attestation) {
 	}
 	if err == nil {
 		f.kept = append(f.kept, kept{
-			id: a.ID, name: v.name(), revokes: attest.IsRevocation(v.statement.PredicateType),
+			id: a.ID, tenant: a.Tenant, name: v.name(), revokes: attest.IsRevocation(v.statement.PredicateType),
 			input: attest.InputAttestation{
 				URI:    f.service + "/v1/attestations/" + a.ID,
 				Digest: map[string]string{v.Digest().Algorithm(): v.Digest().Hex()},
@@ -292,6 +303,48 @@ func (f *finding) takeBack() {
 			Message: fmt.Sprintf("attestation %s takes others back and is not believed: %s", d.id, d.err),
 		})
 	}
+}
+
+// setAside removes what others than those who built the artifact said about
+// it: a gate of every tenant sees their evidence, and it must not make up for
+// what the builder's own tenant did not say. Nothing that takes back is set
+// aside, so this only ever takes away from what speaks for the artifact.
+func (f *finding) setAside() {
+	builders := map[string]bool{"": true}
+	built := map[string]bool{}
+	for _, p := range f.facts.Provenance {
+		built[p.Attestation] = true
+	}
+	for _, k := range f.kept {
+		if built[k.id] {
+			builders[k.tenant] = true
+		}
+	}
+	gone := map[string]bool{}
+	f.kept = slices.DeleteFunc(f.kept, func(k kept) bool {
+		if builders[k.tenant] || k.revokes || len(built) == 0 {
+			return false
+		}
+		gone[k.id] = true
+		f.refuse(k.id, errors.New("it is of another tenant than the provenance"))
+		return true
+	})
+	f.facts.remove(gone)
+}
+
+// tenant is whose the evidence is, if it is of one; "" otherwise.
+func (f *finding) tenant() string {
+	tenant := ""
+	for _, k := range f.kept {
+		switch {
+		case k.tenant == "" || k.tenant == tenant:
+		case tenant == "":
+			tenant = k.tenant
+		default:
+			return ""
+		}
+	}
+	return tenant
 }
 
 // inputs are what the verdict rests on: what was believed, revocations too.
@@ -364,6 +417,7 @@ func (g *Gate) summary(d attest.Decision, q Question, j Judgement, inputs []atte
 		VerifiedLevels:     levels,
 		SLSAVersion:        "1.2",
 		Extension:          extension,
+		Tenant:             d.Tenant,
 	}
 }
 

@@ -25,7 +25,7 @@ type BuilderHistory struct {
 
 // A BuilderRequest is what a builder is to be. Members that are left out have
 // the defaults of package attest's Builder: mode token, signer provenance, and
-// SLSA provenance as the only predicate type.
+// SLSA provenance and SBOMs as predicate types.
 type BuilderRequest struct {
 	ID             string       `json:"id,omitempty"`
 	Issuer         string       `json:"issuer"`

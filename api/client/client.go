@@ -20,7 +20,7 @@ import (
 	"provost/attest"
 )
 
-// A Client asks one service. Its fields are not changed after the first call;
+// A Client asks one service. It must not be copied. Its fields are not changed after the first call;
 // it is safe for concurrent use.
 type Client struct {
 	// URL is the service's base, such as https://provost.example.
@@ -32,8 +32,14 @@ type Client struct {
 	// HTTP makes the connections; nil for a client with a timeout of two
 	// minutes. Its redirect policy is not used: redirects are refused.
 	HTTP *http.Client
+	// Sessions keeps what workload tokens were exchanged for; nil for as long
+	// as the client lives. A service that asks for a session gets the token
+	// exchanged, once, and the session from then on.
+	Sessions Sessions
 	// Version of the program that asks, for the User-Agent; "" for "devel".
 	Version string
+
+	remembered memorySessions
 }
 
 // AttestProvenance asks for SLSA provenance of the build that the token speaks

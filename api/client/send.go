@@ -41,8 +41,9 @@ type call struct {
 	idempotencyKey string
 	want           int
 	alsoWant       int
-	retry          bool // the call is safe to repeat: it carries an idempotency key
-	public         bool // needs no token, so none is sent
+	retry          bool   // the call is safe to repeat: it carries an idempotency key
+	public         bool   // needs no token, so none is sent
+	token          string // is sent instead of the client's; "" for the client's
 }
 
 // errUnsent marks what failed before anything was sent, and would again.
@@ -94,7 +95,46 @@ func mayPass(err error, pause time.Duration) (wait time.Duration, ok bool) {
 	return pause, !errors.Is(err, errUnsent) && !errors.Is(err, attest.ErrInvalid)
 }
 
+// sendOnce sends k, in a session if the service asks for one.
 func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
+	if k.public || k.token != "" {
+		return c.sendAs(ctx, k)
+	}
+	if c.Token == nil {
+		return 0, nil, fmt.Errorf("%s %s: %w: %w: no token", k.method, k.path, errUnsent, ErrUnauthenticated)
+	}
+	if _, err := c.target(k); err != nil { // before a token is asked for
+		return 0, nil, fmt.Errorf("%s %s: %w: %w", k.method, k.path, errUnsent, err)
+	}
+	token, err := c.Token(ctx)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w: token: %w", k.method, k.path, errUnsent, err)
+	}
+	kept, inSession := c.sessions().Load(token)
+	k.token = token
+	if inSession {
+		k.token = kept.Token
+	}
+	status, raw, err := c.sendAs(ctx, k)
+	p, isProblem := errors.AsType[*Problem](err)
+	switch {
+	case !isProblem || p.Status != http.StatusUnauthorized:
+		return status, raw, err
+	case inSession: // it has ended; the token may be good for another, if it is a new one
+		c.sessions().Drop(token)
+	case p.Type != SessionRequired:
+		return status, raw, err
+	}
+	s, err := c.OpenSession(ctx, token, SessionRequest{})
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: open session: %w", errUnsent, err)
+	}
+	c.sessions().Save(token, s)
+	k.token = s.Token
+	return c.sendAs(ctx, k)
+}
+
+func (c *Client) sendAs(ctx context.Context, k call) (int, []byte, error) {
 	req, err := c.request(ctx, k)
 	if err != nil {
 		return 0, nil, fmt.Errorf("%s %s: %w: %w", k.method, k.path, errUnsent, err)
@@ -122,24 +162,33 @@ func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
 	return resp.StatusCode, raw, nil
 }
 
-// request builds a request, with a token where one is needed and may go.
-func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
+// target is where a call goes, if a token may go there.
+func (c *Client) target(k call) (string, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.RawQuery != "" || base.Fragment != "" || base.User != nil {
-		return nil, fmt.Errorf("%w: service URL %.200q: want scheme://host", attest.ErrInvalid, c.URL)
+		return "", fmt.Errorf("%w: service URL %.200q: want scheme://host", attest.ErrInvalid, c.URL)
 	}
 	switch {
 	case base.Scheme == "https" || base.Scheme == "http" && loopback(base.Hostname()):
 	case base.Scheme != "http":
-		return nil, fmt.Errorf("%w: service URL %.200q: want https", attest.ErrInvalid, c.URL)
+		return "", fmt.Errorf("%w: service URL %.200q: want https", attest.ErrInvalid, c.URL)
 	case k.public: // no secret goes out, but what comes back is believed
-		return nil, fmt.Errorf("%w: service URL %.200q: %w: over http anybody on the way could answer", attest.ErrInvalid, c.URL, ErrInsecure)
+		return "", fmt.Errorf("%w: service URL %.200q: %w: over http anybody on the way could answer", attest.ErrInvalid, c.URL, ErrInsecure)
 	default:
-		return nil, fmt.Errorf("%w: service URL %.200q: %w: a token is sent over https alone, or to this machine", attest.ErrInvalid, c.URL, ErrInsecure)
+		return "", fmt.Errorf("%w: service URL %.200q: %w: a token is sent over https alone, or to this machine", attest.ErrInvalid, c.URL, ErrInsecure)
 	}
 	target := strings.TrimSuffix(c.URL, "/") + k.path
 	if len(k.query) > 0 {
 		target += "?" + k.query.Encode()
+	}
+	return target, nil
+}
+
+// request builds a request, with a token where one is needed.
+func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
+	target, err := c.target(k)
+	if err != nil {
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, k.method, target, bytes.NewReader(k.body))
 	if err != nil {
@@ -157,17 +206,9 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	if k.idempotencyKey != "" {
 		req.Header.Set("Idempotency-Key", k.idempotencyKey)
 	}
-	if k.public {
-		return req, nil
+	if !k.public {
+		req.Header.Set("Authorization", "Bearer "+k.token)
 	}
-	if c.Token == nil {
-		return nil, fmt.Errorf("%w: no token", ErrUnauthenticated)
-	}
-	token, err := c.Token(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("token: %w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil
 }
 

@@ -118,7 +118,7 @@ provost builders approve.`,
 	f.IntVar(&r.Level, "level", 0, "the highest SLSA build `LEVEL` of its provenance, 1 to 3")
 	f.StringVar(&r.BuildType, "build-type", "", "the `URI` of its build type (default: the one that the issuer's tokens give)")
 	f.StringVar(&r.ID, "id", "", "the `URL` of the workflow that the condition pins, as builder.id (default: SERVICE/builders/NAME)")
-	f.StringArrayVar(&r.PredicateTypes, "predicate-type", nil, "a predicate type `URI` that its tokens may have signed; may be repeated (default: SLSA provenance)")
+	f.StringArrayVar(&r.PredicateTypes, "predicate-type", nil, "a predicate type `URI` that its tokens may have signed; may be repeated (default: SLSA provenance, CycloneDX, SPDX)")
 	f.StringVar(&signer, "signer", "", "who signs its provenance: `SIGNER` (default provenance)")
 	f.StringVar(&mode, "mode", "", "`MODE`: token, or control-plane for a builder that submits whole predicates (default token)")
 	f.StringVar(&r.Repository, "repository", "", "the `URL` of the one repository that it builds, for issuers whose tokens name none")

@@ -48,7 +48,7 @@ func (o *options) service() (*client.Client, error) {
 	if u, err := url.Parse(o.url); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, usageError{hint(fmt.Errorf("service %q is not a URL", o.url), "set PROVOST_URL, or pass --url https://provost.example.com")}
 	}
-	return &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version}, nil
+	return &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version, Sessions: openSessions()}, nil
 }
 
 // maxToken is the largest token read, in bytes.

@@ -57,6 +57,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(daemon)+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
 			e.Values[services{}] = &running{env: slices.Clone(e.Vars), processes: map[string]*process{}}
 			return nil
 		},

@@ -139,7 +139,7 @@ func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error
 		b := attest.Builder{
 			Name: name, Issuer: issuer.URL(devGitHub), BuildType: attest.GitHubWorkflowType, Level: 2, Mode: attest.ModeToken,
 			Condition:      fmt.Sprintf("claims.job_workflow_ref == %q && claims.runner_environment == %q", devWorkflow, runner),
-			PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance,
+			PredicateTypes: attest.UsualPredicateTypes(), Signer: attest.PowerProvenance,
 			Description: "Jobs of development tokens. Whoever can read the data directory speaks for it.",
 		}
 		if runner == "self-hosted" {

@@ -33,6 +33,10 @@ import (
 // rotation, or was rotated by somebody else.
 const maintainEvery = 30 * time.Second
 
+// sessionsKept is how long sessions, and tokens that are too old by themselves,
+// stay in the store: longer than clocks differ.
+const sessionsKept = time.Hour
+
 // A service is the whole daemon, opened.
 type service struct {
 	config    Config
@@ -90,7 +94,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
-	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service, Registry: s.store})
+	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service, Registry: s.store, Sessions: s.store})
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +246,9 @@ func (s *service) maintain(ctx context.Context) {
 		s.tellOrphans(orphans)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("compare the log with the database", "error", err.Error())
+		}
+		if err := s.store.PurgeSessions(ctx, time.Now().Add(-sessionsKept)); err != nil && ctx.Err() == nil {
+			s.log.Error("remove ended sessions", "error", err.Error())
 		}
 		if s.tuf != nil {
 			if err := s.tuf.Refresh(ctx, time.Now()); err != nil && ctx.Err() == nil {

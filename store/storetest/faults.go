@@ -21,7 +21,7 @@ func everything(ctx context.Context, b Backend, in attest.Intent) map[string]err
 	_, _, errs["AppendIntent"] = b.AppendIntent(ctx, newIntent(sha256Of("new")))
 	_, errs["AppendAttestation"] = b.AppendAttestation(ctx, released(in, "bundle"))
 	_, errs["Attestation"] = b.Attestation(ctx, in.ID)
-	_, errs["Attestations"] = b.Attestations(ctx, attest.Query{Artifact: in.Subjects[0].SHA256, Limit: 9})
+	_, errs["Attestations"] = b.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: in.Subjects[0].SHA256, Limit: 9})
 	_, errs["OpenIntents"] = b.OpenIntents(ctx, 9)
 	errs["AppendDecision"] = b.AppendDecision(ctx, newDecision(sha256Of("new"), "prod"))
 	_, errs["Decision"] = b.Decision(ctx, "id")
@@ -106,7 +106,7 @@ func contextMidway(t *testing.T, b Backend) {
 		}
 	}
 	until("attestations", func(ctx context.Context) error {
-		got, err := b.Attestations(ctx, attest.Query{Artifact: artifact, Limit: 99})
+		got, err := b.Attestations(ctx, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 99})
 		if err != nil && got != nil {
 			t.Errorf("attestations: got %d with an error", len(got))
 		}
@@ -134,7 +134,7 @@ func contextMidway(t *testing.T, b Backend) {
 		_, err := b.AppendAttestation(ctx, released(in, "bundle"))
 		return err
 	})
-	if found := query(t, b, attest.Query{Artifact: sha256Of("499"), Limit: 9}); len(found) != 1 || len(found[0].Subjects) != 501 {
+	if found := query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("499"), Limit: 9}); len(found) != 1 || len(found[0].Subjects) != 501 {
 		t.Errorf("got %d attestations: want one, with 501 subjects", len(found))
 	}
 }
@@ -212,7 +212,7 @@ func reopen(t *testing.T, b Backend) {
 
 	b = r.Reopen(t)
 	defer b.Close()
-	same(t, "attestations", want, query(t, b, attest.Query{Artifact: artifact, Limit: 99}))
+	same(t, "attestations", want, query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 99}))
 	same(t, "open intents", []attest.Intent{unfinished}, open(t, b))
 	again := keyed
 	again.ID = attest.NewID()
@@ -285,7 +285,7 @@ func outOfSpace(t *testing.T, b Backend) {
 	refused(t, "append decision when full", attest.ErrUnavailable, b.AppendDecision(t.Context(), decision))
 	_, err = b.AppendCertificate(t.Context(), attest.Certificate{Name: "root", Version: 1, DER: []byte(large)})
 	refused(t, "append certificate when full", attest.ErrUnavailable, err)
-	same(t, "reading goes on: attestations", want, query(t, b, attest.Query{Artifact: artifact, Limit: 9}))
+	same(t, "reading goes on: attestations", want, query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 9}))
 	same(t, "reading goes on: open intents", []attest.Intent{waiting}, open(t, b))
 
 	f.Free(t)
@@ -300,5 +300,5 @@ func outOfSpace(t *testing.T, b Backend) {
 	if err := b.AppendDecision(t.Context(), decision); err != nil {
 		t.Errorf("append decision after there is space: %v", err)
 	}
-	same(t, "attestations", append(want, stored), query(t, b, attest.Query{Artifact: artifact, Limit: 9}))
+	same(t, "attestations", append(want, stored), query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 9}))
 }

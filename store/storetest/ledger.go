@@ -57,11 +57,11 @@ func attestationRoundTrip(t *testing.T, b Backend) {
 		}
 		same(t, "attestation by id", a, byID)
 		for _, d := range []attest.Digest{sha256Of("artifact %d", i), sha512Of(text)} {
-			same(t, "attestations by "+d.Algorithm(), []attest.Attestation{a}, query(t, b, attest.Query{Artifact: d, Limit: 9}))
+			same(t, "attestations by "+d.Algorithm(), []attest.Attestation{a}, query(t, b, attest.Query{In: attest.Everywhere, Artifact: d, Limit: 9}))
 		}
 		same(t, "open intents", nil, open(t, b))
 	}
-	if found := query(t, b, attest.Query{Artifact: sha256Of("common"), Limit: 99}); len(found) != len(texts) {
+	if found := query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("common"), Limit: 99}); len(found) != len(texts) {
 		t.Errorf("two subjects with one digest: got %d attestations: want %d, each once", len(found), len(texts))
 	}
 }
@@ -194,7 +194,7 @@ func concurrentKey(t *testing.T, b Backend) {
 	for _, a := range got {
 		same(t, "attestation", got[0], a)
 	}
-	if found := query(t, b, attest.Query{Artifact: sha256Of("a"), Limit: 99}); len(found) != 1 {
+	if found := query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("a"), Limit: 99}); len(found) != 1 {
 		t.Errorf("got %d attestations: want 1", len(found))
 	}
 	same(t, "open intents", nil, open(t, b))
@@ -211,14 +211,14 @@ func concurrentAttestations(t *testing.T, b Backend) {
 	for _, a := range got {
 		same(t, "attestation", got[0], a)
 	}
-	same(t, "attestations", got[:1], query(t, b, attest.Query{Artifact: sha256Of("a"), Limit: 99}))
+	same(t, "attestations", got[:1], query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("a"), Limit: 99}))
 }
 
 func needsIntent(t *testing.T, b Backend) {
 	in := newIntent(sha256Of("a"))
 	_, err := b.AppendAttestation(t.Context(), released(in, "bundle"))
 	refused(t, "append without intent", attest.ErrNotFound, err)
-	same(t, "attestations", nil, query(t, b, attest.Query{Artifact: sha256Of("a"), Limit: 1}))
+	same(t, "attestations", nil, query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("a"), Limit: 1}))
 }
 
 func contradiction(t *testing.T, b Backend) {
@@ -255,7 +255,7 @@ func contradiction(t *testing.T, b Backend) {
 		_, err := b.AppendAttestation(t.Context(), a)
 		refused(t, name+", late", attest.ErrConflict, err)
 	}
-	same(t, "attestations", []attest.Attestation{stored}, query(t, b, attest.Query{Artifact: sha256Of("b"), Limit: 9}))
+	same(t, "attestations", []attest.Attestation{stored}, query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("b"), Limit: 9}))
 }
 
 func intentTwice(t *testing.T, b Backend) {
@@ -302,7 +302,7 @@ func manySubjects(t *testing.T, b Backend) {
 	same(t, "subjects", in.Subjects, want.Subjects)
 	for _, i := range []int{0, 1, 511, 1022, 1023} {
 		for _, d := range []attest.Digest{in.Subjects[i].SHA256, in.Subjects[i].SHA512} {
-			same(t, "attestations", []attest.Attestation{want}, query(t, b, attest.Query{Artifact: d, Limit: 9}))
+			same(t, "attestations", []attest.Attestation{want}, query(t, b, attest.Query{In: attest.Everywhere, Artifact: d, Limit: 9}))
 		}
 	}
 }

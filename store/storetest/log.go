@@ -61,7 +61,7 @@ func logEntries(t *testing.T, b Backend) {
 		}
 		same(t, "attestation with a log entry", a, got)
 	}
-	same(t, "attestations with log entries", all, query(t, b, attest.Query{Artifact: sha256Of("a"), After: all[0].Seq - 1, Limit: 99}))
+	same(t, "attestations with log entries", all, query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("a"), After: all[0].Seq - 1, Limit: 99}))
 
 	in := newIntent(sha256Of("b"))
 	appendIntent(t, b, in)
@@ -74,7 +74,7 @@ func logEntries(t *testing.T, b Backend) {
 		refused(t, name, attest.ErrInvalid, err)
 	}
 	same(t, "open intents", []attest.Intent{in}, open(t, b))
-	same(t, "nothing of it was stored", nil, query(t, b, attest.Query{Artifact: sha256Of("b"), Limit: 9}))
+	same(t, "nothing of it was stored", nil, query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("b"), Limit: 9}))
 
 	orphan := attest.LogOrphan{Log: log, Index: 5, Message: sha256Of("m"), At: time.Unix(1, 2).UTC()}
 	if err := b.AppendLogOrphan(t.Context(), orphan); err != nil {

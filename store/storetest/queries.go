@@ -37,7 +37,7 @@ func paging(t *testing.T, b Backend) {
 			}
 			for _, limit := range []int{1, 2, 7, 30, 31, math.MaxInt32} {
 				var got []attest.Attestation
-				q := attest.Query{Artifact: artifact, PredicateType: only, NotPredicateType: not, Limit: limit}
+				q := attest.Query{In: attest.Everywhere, Artifact: artifact, PredicateType: only, NotPredicateType: not, Limit: limit}
 				for {
 					page := query(t, b, q)
 					if len(page) > limit {
@@ -54,9 +54,9 @@ func paging(t *testing.T, b Backend) {
 		}
 	}
 	for _, after := range []int64{math.MinInt64, -1, 0} {
-		same(t, "after nothing", all, query(t, b, attest.Query{Artifact: artifact, After: after, Limit: 99}))
+		same(t, "after nothing", all, query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, After: after, Limit: 99}))
 	}
-	same(t, "after everything", nil, query(t, b, attest.Query{Artifact: artifact, After: math.MaxInt64, Limit: 99}))
+	same(t, "after everything", nil, query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, After: math.MaxInt64, Limit: 99}))
 }
 
 func pagingWhileWriting(t *testing.T, b Backend) {
@@ -81,7 +81,7 @@ func pagingWhileWriting(t *testing.T, b Backend) {
 	seen := map[string]bool{}
 	var after int64
 	for running := writers; ; {
-		page := query(t, b, attest.Query{Artifact: artifact, After: after, Limit: 10})
+		page := query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, After: after, Limit: 10})
 		for _, a := range page {
 			if a.Seq <= after || seen[a.ID] {
 				t.Fatalf("attestation %s has seq %d after %d, or came twice", a.ID, a.Seq, after)
@@ -107,7 +107,7 @@ func pagingWhileWriting(t *testing.T, b Backend) {
 func badQueries(t *testing.T, b Backend) {
 	a := sha256Of("a")
 	for _, limit := range []int{0, -1, math.MinInt} {
-		_, err := b.Attestations(t.Context(), attest.Query{Artifact: a, Limit: limit})
+		_, err := b.Attestations(t.Context(), attest.Query{In: attest.Everywhere, Artifact: a, Limit: limit})
 		refused(t, "attestations: limit", attest.ErrInvalid, err)
 		_, err = b.Decisions(t.Context(), a, "", limit)
 		refused(t, "decisions: limit", attest.ErrInvalid, err)
@@ -149,7 +149,7 @@ func notFound(t *testing.T, b Backend) {
 		_, err := b.Decision(t.Context(), id)
 		refused(t, fmt.Sprintf("decision %q", id), attest.ErrNotFound, err)
 	}
-	same(t, "attestations", nil, query(t, b, attest.Query{Artifact: sha256Of("a"), Limit: 9}))
+	same(t, "attestations", nil, query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("a"), Limit: 9}))
 	none, err := b.Decisions(t.Context(), sha256Of("b"), "", 9)
 	if err != nil || len(none) != 0 {
 		t.Errorf("decisions about nothing: got %v, %v: want none", none, err)

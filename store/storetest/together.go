@@ -46,7 +46,7 @@ func failAlone(t *testing.T, b Backend) {
 	})
 	stored := int64(1)
 	for i, err := range errs {
-		found := query(t, b, attest.Query{Artifact: sha256Of("%d", i), Limit: 9})
+		found := query(t, b, attest.Query{In: attest.Everywhere, Artifact: sha256Of("%d", i), Limit: 9})
 		kind := kinds[i%len(kinds)]
 		if kind != nil {
 			refused(t, "one of many", kind, err)
@@ -138,7 +138,7 @@ func outOfSpaceTogether(t *testing.T, b Backend) {
 	})
 	check := func(when string) {
 		t.Helper()
-		found := query(t, b, attest.Query{Artifact: artifact, Limit: 999})
+		found := query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 999})
 		for _, a := range found {
 			if !acked[a.ID] {
 				t.Errorf("%s: attestation %s is there and was not acknowledged", when, a.ID)

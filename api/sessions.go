@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"provost/api/client"
+	"provost/api/identity"
+	"provost/attest"
+)
+
+// SessionStore keeps sessions, for every replica.
+type SessionStore interface {
+	// OpenSession spends a token and stores its session. A token that was
+	// spent for another session is an [attest.ErrConflict].
+	OpenSession(ctx context.Context, s attest.Session) error
+	// Session returns a session, ended or not, or an [attest.ErrNotFound].
+	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
+}
+
+// sessionPrefix begins every session's secret, so that one is known when it is
+// seen where it should not be.
+const sessionPrefix = "pvs_"
+
+// minSessionKey is the shortest Idempotency-Key of an exchange, in bytes: the
+// session's secret is made of it.
+const minSessionKey = 22
+
+// errSessionRequired: the token is good, once, for a session.
+var errSessionRequired = fmt.Errorf("%w: a job's token is accepted once: exchange it for a session with POST /v1/sessions", client.ErrUnauthenticated)
+
+// An exchange is a request for a session.
+type exchange struct {
+	token    string
+	key      string          // the caller's; "" for none
+	subjects []attest.Digest // that the token's audience may be bound to
+}
+
+// Exchange spends a workload token, and returns the session's secret and the
+// caller that it speaks for. A retry with the same key, whose answer was lost,
+// gets the same session; whoever else has a copy of the token gets nothing.
+//
+// A token that is not accepted, or was spent, is a [client.ErrUnauthenticated];
+// one whose claims do not add up, or that may do nothing, is an
+// [attest.ErrDenied]. Unless the session is stored there is none.
+func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string, s attest.Session, caller attest.Caller, err error) {
+	ad, err := a.admit(ctx, x.token)
+	if err != nil {
+		return "", s, caller, err
+	}
+	if !ad.issuer.workload() {
+		return "", s, caller, fmt.Errorf("%w: tokens of %s need no session", attest.ErrInvalid, ad.issuer.URL)
+	}
+	if len(ad.caller.Grants) == 0 && len(ad.caller.Tenants) == 0 { // closed, and before anything is kept
+		return "", s, caller, fmt.Errorf("%w: no rule gives this token anything", attest.ErrDenied)
+	}
+	if !ad.bound.IsZero() && attest.SubjectSet(x.subjects) != ad.bound {
+		return "", s, caller, fmt.Errorf("%w: the token's audience is bound to other artifacts", attest.ErrDenied)
+	}
+	if ad.bound.IsZero() && len(x.subjects) > 0 {
+		return "", s, caller, fmt.Errorf("%w: subjects: the token's audience is bound to none: ask for one with ?d=%s", attest.ErrInvalid, attest.SubjectSet(x.subjects).Hex())
+	}
+	if secret, err = sessionSecret(x); err != nil {
+		return "", s, caller, err
+	}
+	now := a.now().UTC()
+	s = attest.Session{
+		ID: attest.SHA256([]byte(secret)), Issuer: ad.issuer.URL, Claims: ad.payload, Subjects: x.subjects,
+		At: now, Expires: now.Add(attest.SessionLifetime), Statements: attest.SessionStatements,
+		Token: spentAs(ad.issuer.URL, ad.claims, x.token), TokenUntil: now.Add(ad.issuer.MaxAge + 2*leeway),
+	}
+	if expires, ok := timeOf(ad.claims, "exp"); ok && expires.Add(leeway).After(s.TokenUntil) {
+		s.TokenUntil = expires.Add(leeway).UTC()
+	}
+	if err := a.sessions.OpenSession(ctx, s); err != nil {
+		if errors.Is(err, attest.ErrConflict) {
+			return "", attest.Session{}, caller, unauthenticated("the token was used already: a job's token is accepted once")
+		}
+		return "", attest.Session{}, caller, fmt.Errorf("open session: %w", err)
+	}
+	if s, err = a.sessions.Session(ctx, s.ID); err != nil { // a retry gets what was stored first
+		return "", attest.Session{}, caller, fmt.Errorf("read session: %w", err)
+	}
+	caller, err = a.session(ctx, secret)
+	return secret, s, caller, err
+}
+
+// spentAs is what a token is told by: its jti, which its issuer gives to no
+// other, or else its bytes.
+func spentAs(issuer string, c identity.Claims, token string) attest.Digest {
+	if jti, ok := c.Text("jti"); ok && jti != "" {
+		return attest.SHA256([]byte("jti\x00" + issuer + "\x00" + jti))
+	}
+	signed := token[:strings.LastIndexByte(token, '.')] // a signature may have two spellings
+	return attest.SHA256([]byte("token\x00" + issuer + "\x00" + signed))
+}
+
+// sessionSecret is the secret of the session that a token is exchanged for. It
+// is made of the caller's key, so that a retry gives the same one, and nobody
+// without the key has it.
+func sessionSecret(x exchange) (string, error) {
+	key := x.key
+	switch {
+	case key == "":
+		key = rand.Text() + rand.Text()
+	case len(key) < minSessionKey:
+		return "", fmt.Errorf("%w: Idempotency-Key: want at least %d random characters, as the session's secret is made of it", attest.ErrInvalid, minSessionKey)
+	}
+	sum := sha256.Sum256([]byte("provost session\x00" + key + "\x00" + x.token))
+	return sessionPrefix + base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}
+
+// session returns the caller that a session's secret speaks for. What it may do
+// follows from the claims of its token and the rules and the registry as they
+// are now: a builder that is retired is so for open sessions too.
+func (a *Authenticator) session(ctx context.Context, secret string) (attest.Caller, error) {
+	if a.sessions == nil || len(secret) > 64 {
+		return attest.Caller{}, unauthenticated("no such session")
+	}
+	builders, err := a.current(ctx)
+	if err != nil { // closed: what the session may do is not known
+		return attest.Caller{}, err
+	}
+	id := attest.SHA256([]byte(secret))
+	known, ok := a.open.recall(id)
+	if !ok || known.builders != builders {
+		s, err := a.sessions.Session(ctx, id)
+		if errors.Is(err, attest.ErrNotFound) {
+			return attest.Caller{}, unauthenticated("no such session, or it ended long ago")
+		}
+		if err != nil {
+			return attest.Caller{}, fmt.Errorf("read session: %w", err)
+		}
+		if known, err = a.resume(s, builders); err != nil {
+			return attest.Caller{}, err
+		}
+		a.open.remember(id, known)
+	}
+	if now := a.now(); !now.Before(known.expires) || now.Add(leeway).Before(known.at) {
+		return attest.Caller{}, unauthenticated("the session has ended: it lasts %s", attest.SessionLifetime)
+	}
+	return known.caller, nil
+}
+
+// resume makes the caller of a stored session.
+func (a *Authenticator) resume(s attest.Session, builders *snapshot) (openSession, error) {
+	i, ok := a.issuers[s.Issuer]
+	if !ok { // closed: the configuration has changed
+		return openSession{}, unauthenticated("the session's issuer is not configured any more")
+	}
+	claims, err := identity.ParseClaims(s.Claims)
+	if err != nil {
+		return openSession{}, fmt.Errorf("stored session: %v", err)
+	}
+	caller, err := a.caller(i, claims, builders)
+	if err != nil {
+		return openSession{}, err
+	}
+	caller.Session, caller.Bound = s.ID.Hex(), s.Subjects
+	return openSession{builders: builders, caller: caller, at: s.At, expires: s.Expires}, nil
+}
+
+// An openSession is a session that was asked for lately.
+type openSession struct {
+	builders *snapshot
+	caller   attest.Caller // shared: nobody changes it
+	at       time.Time
+	expires  time.Time
+}
+
+// maxOpen is how many sessions are kept in memory.
+const maxOpen = 16384
+
+// openSessions are sessions in memory. They save reading the store, and decide
+// nothing.
+type openSessions struct {
+	mu   sync.Mutex
+	byID map[attest.Digest]openSession
+}
+
+func (m *openSessions) recall(id attest.Digest) (openSession, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.byID[id]
+	return s, ok
+}
+
+func (m *openSessions) remember(id attest.Digest, s openSession) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byID == nil || len(m.byID) >= maxOpen {
+		m.byID = map[attest.Digest]openSession{}
+	}
+	m.byID[id] = s
+}
+
+// openSession answers POST /v1/sessions. Its token is not one that any other
+// call accepts, so it is no [handle].
+func (s *Server) openSession(c echo.Context) error {
+	x, err := decodeExchange(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), s.timeout)
+	defer cancel()
+	secret, session, caller, err := s.auth.Exchange(ctx, x)
+	traceOf(c).caller = caller.Issuer + " " + caller.Subject
+	if err != nil {
+		return errors.Join(err, ctx.Err())
+	}
+	return reply{status: http.StatusCreated, body: sessionWire(secret, session, caller)}.write(c)
+}
+
+func decodeExchange(c echo.Context) (x exchange, err error) {
+	if x.token, err = bearer(c); err != nil {
+		return x, err
+	}
+	if x.key, err = idempotencyKey(c); err != nil {
+		return x, err
+	}
+	var wire client.SessionRequest
+	if c.Request().ContentLength != 0 { // most ask for nothing in particular
+		if err := readJSON(c, maxSubjectsJSON, &wire); err != nil {
+			return x, err
+		}
+	}
+	found, err := subjects(wire.Subjects)
+	for _, sub := range found {
+		x.subjects = append(x.subjects, sub.SHA256)
+	}
+	return x, err
+}
+
+func sessionWire(secret string, s attest.Session, caller attest.Caller) client.Session {
+	out := client.Session{Token: secret, ExpiresAt: s.Expires, Statements: s.Statements, Tenant: caller.Tenant}
+	if b := caller.Build; b != nil {
+		out.BuilderID, out.BuildType, out.Level, out.LevelReason, out.InvocationID = b.BuilderID, b.BuildType, b.Level, b.LevelReason, b.InvocationID
+	}
+	return out
+}
