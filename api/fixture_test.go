@@ -114,6 +114,11 @@ func (f *fixture) token(claims map[string]any) string {
 	return secret
 }
 
+// secretClient asks with a session's secret.
+func (f *fixture) secretClient(secret string) *client.Client {
+	return &client.Client{URL: f.url, Token: func(context.Context) (string, error) { return secret, nil }}
+}
+
 // client asks with tokens of these claims.
 func (f *fixture) client(claims map[string]any) *client.Client {
 	return &client.Client{URL: f.url, Token: func(context.Context) (string, error) { return f.token(claims), nil }}

@@ -202,6 +202,12 @@ type rows struct {
 	fail     error
 }
 
+func (r *rows) set(change func(*rows)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
+}
+
 func (r *rows) Builders(context.Context) ([]attest.Builder, int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

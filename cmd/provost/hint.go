@@ -42,7 +42,7 @@ func next(err error, command string) string {
 	case errors.As(err, &problem) && problem.Grant != "":
 		return fmt.Sprintf("an administrator can grant %q in the service's access table", problem.Grant)
 	case errors.Is(err, attest.ErrDenied):
-		return "the service's access table says who may do what, and provost builders list whose tokens speak for a build (for provostd dev: --token-file with what provostd dev-token prints)"
+		return "run it in a CI job: the service's access table says who may do what, and provost builders list whose tokens speak for a build (for provostd dev: --token-file with what provostd dev-token prints)"
 	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return "try again; the service's /readyz says what it lacks"
 	case errors.As(err, &cert):

@@ -45,6 +45,13 @@ type Backend interface {
 	Claim(ctx context.Context, name, holder string, now, until time.Time) (bool, error)
 	Release(ctx context.Context, name, holder string) error
 
+	OpenSession(ctx context.Context, s attest.Session) error
+	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
+	PurgeSessions(ctx context.Context, before time.Time) error
+	Builders(ctx context.Context) ([]attest.Builder, int64, error)
+	AppendBuilder(ctx context.Context, b attest.Builder, revision int64) (attest.Builder, error)
+	BuilderHistory(ctx context.Context, name string) ([]attest.Builder, error)
+
 	LogHead(ctx context.Context, logID string) (attest.Attestation, error)
 	LogIndexes(ctx context.Context, logID string, from, to int64) ([]int64, error)
 	IntentOfMessage(ctx context.Context, message attest.Digest) (attest.Intent, error)
@@ -104,6 +111,10 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"revocations come back in the order of storing", keyRevocations},
 		{"a lease has one holder until it runs out", leases},
 		{"a lease has one holder under concurrency", concurrentLease},
+		{"a token is spent once", sessions},
+		{"the statements of a session are counted", sessionsCount},
+		{"what is asked for in some tenants is theirs", tenants},
+		{"the registry knows what holds and what waits", builders},
 		{"log entries are found by index", logEntries},
 		{"an intent is found by its message", intentOfMessage},
 		{"log orphans are listed until they have an attestation", logOrphans},
