@@ -46,6 +46,9 @@ type Issuer struct {
 	PersonClaim string `yaml:"person_claim"`
 	// Mapping makes tokens of provider oidc speak for builds.
 	Mapping *identity.Mapping `yaml:"mapping"`
+	// CrossCheck asks the API of providers github and gitlab what the token says.
+	// Without it no builder whose row asks for the check has more than level 2.
+	CrossCheck *CrossCheck `yaml:"cross_check"`
 }
 
 // A Rule gives something to the tokens of one issuer whose claims match. What
@@ -93,6 +96,9 @@ type AuthOptions struct {
 	// is bearable, and it follows no redirect.
 	HTTPClient *http.Client
 	Now        func() time.Time
+	// Secret reads a secret from a file that the configuration names, at each
+	// use; without it no API is asked.
+	Secret func(file string) (string, error)
 }
 
 // An Authenticator turns tokens into callers, by one table of issuers, one of
@@ -111,6 +117,7 @@ type issuer struct {
 	Issuer
 	provider identity.Provider
 	keys     *keySet
+	checked  *checkedAPI // nil for none
 }
 
 // A rule is a [Rule] ready for use.
@@ -139,7 +146,7 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 			return nil, fmt.Errorf("%w: issuer %q is listed twice", attest.ErrInvalid, i.URL)
 		}
 		i.Algorithms = slices.Clone(i.Algorithms)
-		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}}
+		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}, newCheckedAPI(i, opts)}
 	}
 	for n, r := range rules {
 		made, err := r.compile(a.issuers[r.Issuer])
@@ -199,6 +206,13 @@ func (i *Issuer) validate() (identity.Provider, error) {
 		if err := checkURL(i.ServerURL); err != nil || strings.HasSuffix(i.ServerURL, "/") {
 			return nil, fmt.Errorf("server_url %q: want a URL without a slash at the end", i.ServerURL)
 		}
+	}
+	if i.CrossCheck != nil {
+		check := *i.CrossCheck
+		if err := check.validate(i.Provider); err != nil {
+			return nil, err
+		}
+		i.CrossCheck = &check
 	}
 	switch {
 	case i.ServerURL != "":
