@@ -46,6 +46,9 @@ type Issuer struct {
 	PersonClaim string `yaml:"person_claim"`
 	// Mapping makes tokens of provider oidc speak for builds.
 	Mapping *identity.Mapping `yaml:"mapping"`
+	// CrossCheck asks the API of providers github and gitlab what the token says.
+	// Without it no builder whose row asks for the check has more than level 2.
+	CrossCheck *CrossCheck `yaml:"cross_check"`
 }
 
 // A Rule gives something to the tokens of one issuer whose claims match. What
@@ -96,6 +99,9 @@ type AuthOptions struct {
 	// is bearable, and it follows no redirect.
 	HTTPClient *http.Client
 	Now        func() time.Time
+	// Secret reads a secret from a file that the configuration names, at each
+	// use; without it no API is asked.
+	Secret func(file string) (string, error)
 }
 
 // An Authenticator turns tokens into callers, by one table of issuers, one of
@@ -116,6 +122,7 @@ type issuer struct {
 	Issuer
 	provider identity.Provider
 	keys     *keySet
+	checked  *checkedAPI // nil for none
 }
 
 // A rule is a [Rule] ready for use.
@@ -144,7 +151,7 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 			return nil, fmt.Errorf("%w: issuer %q is listed twice", attest.ErrInvalid, i.URL)
 		}
 		i.Algorithms = slices.Clone(i.Algorithms)
-		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}}
+		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}, newCheckedAPI(i, opts)}
 	}
 	for n, r := range rules {
 		made, err := r.compile(a.issuers[r.Issuer])
@@ -204,6 +211,13 @@ func (i *Issuer) validate() (identity.Provider, error) {
 		if err := checkURL(i.ServerURL); err != nil || strings.HasSuffix(i.ServerURL, "/") {
 			return nil, fmt.Errorf("server_url %q: want a URL without a slash at the end", i.ServerURL)
 		}
+	}
+	if i.CrossCheck != nil {
+		check := *i.CrossCheck
+		if err := check.validate(i.Provider); err != nil {
+			return nil, err
+		}
+		i.CrossCheck = &check
 	}
 	switch {
 	case i.ServerURL != "":
@@ -302,8 +316,9 @@ func checkURL(raw string) error {
 	return nil
 }
 
-// caller applies rules and registry to verified claims.
-func (a *Authenticator) caller(i *issuer, claims identity.Claims, builders *snapshot) (attest.Caller, error) {
+// caller applies rules and registry to verified claims, and to what the CI's
+// API said of them, nil for nothing.
+func (a *Authenticator) caller(i *issuer, claims identity.Claims, checked *identity.Checked, builders *snapshot) (attest.Caller, error) {
 	subject, ok := claims.Text("sub")
 	if !ok || subject == "" || len(subject) > maxSubject {
 		return attest.Caller{}, unauthenticated("the token's sub: want 1 to %d bytes", maxSubject)
@@ -345,7 +360,7 @@ func (a *Authenticator) caller(i *issuer, claims identity.Claims, builders *snap
 	} else {
 		caller.Person = i.person(claims)
 	}
-	build, row, err := i.build(a.service, claims, texts, builders)
+	build, row, err := i.build(a.service, claims, texts, checked, builders)
 	if err != nil { // closed: nothing at all is granted on claims that do not add up
 		return attest.Caller{}, err
 	}

@@ -126,7 +126,7 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 	if ad.bound, err = i.check(ad.claims, a.now()); err != nil {
 		return admitted{}, err
 	}
-	if ad.caller, err = a.caller(i, ad.claims, builders); err != nil {
+	if ad.caller, err = a.caller(i, ad.claims, nil, builders); err != nil {
 		return admitted{}, err
 	}
 	a.memory.remember(sum, remembered{ad, header, keys.fetched, builders})

@@ -92,7 +92,7 @@ func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
 
 // build is the build that a token speaks for, and the name of its row; nil
 // when no builder's condition holds.
-func (i *issuer) build(service string, claims identity.Claims, texts identity.Texts, s *snapshot) (*attest.Build, string, error) {
+func (i *issuer) build(service string, claims identity.Claims, texts identity.Texts, checked *identity.Checked, s *snapshot) (*attest.Build, string, error) {
 	if err := s.broken[i.URL]; err != nil { // closed
 		return nil, "", err
 	}
@@ -111,7 +111,7 @@ func (i *issuer) build(service string, claims identity.Claims, texts identity.Te
 		return nil, "", nil
 	}
 	build, err := identity.Register(i.provider, claims, identity.Registered{
-		Service: service, Issuer: i.URL, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping,
+		Service: service, Issuer: i.URL, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping, Checked: checked,
 	})
 	return build, row.Name, err
 }

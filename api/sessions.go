@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -76,11 +77,15 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	if secret, err = sessionSecret(x); err != nil {
 		return "", s, caller, err
 	}
+	checked, err := ad.issuer.crossCheck(ctx, ad.claims)
+	if err != nil { // closed: the API contradicts the token
+		return "", s, caller, err
+	}
 	now := a.now().UTC()
 	s = attest.Session{
 		ID: attest.SHA256([]byte(secret)), Issuer: ad.issuer.URL, Claims: ad.payload, Subjects: x.subjects,
 		At: now, Expires: now.Add(attest.SessionLifetime), Statements: attest.SessionStatements,
-		Token: spentAs(ad.issuer.URL, ad.claims, x.token), TokenUntil: now.Add(ad.issuer.MaxAge + 2*leeway),
+		Checked: checkedJSON(checked), Token: spentAs(ad.issuer.URL, ad.claims, x.token), TokenUntil: now.Add(ad.issuer.MaxAge + 2*leeway),
 	}
 	if expires, ok := timeOf(ad.claims, "exp"); ok && expires.Add(leeway).After(s.TokenUntil) {
 		s.TokenUntil = expires.Add(leeway).UTC()
@@ -96,6 +101,18 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	}
 	caller, err = a.session(ctx, secret)
 	return secret, s, caller, err
+}
+
+// checkedJSON is what a session keeps of a check; nil for none.
+func checkedJSON(c *identity.Checked) []byte {
+	if c == nil {
+		return nil
+	}
+	raw, err := json.Marshal(c)
+	if err != nil { // closed: as if nothing had been confirmed
+		return nil
+	}
+	return raw
 }
 
 // spentAs is what a token is told by: its jti, which its issuer gives to no
@@ -165,7 +182,14 @@ func (a *Authenticator) resume(s attest.Session, builders *snapshot) (openSessio
 	if err != nil {
 		return openSession{}, fmt.Errorf("stored session: %v", err)
 	}
-	caller, err := a.caller(i, claims, builders)
+	var checked *identity.Checked
+	if s.Checked != nil {
+		checked = new(identity.Checked)
+		if err := attest.DecodeJSON(s.Checked, checked); err != nil {
+			return openSession{}, fmt.Errorf("stored session: %v", err)
+		}
+	}
+	caller, err := a.caller(i, claims, checked, builders)
 	if err != nil {
 		return openSession{}, err
 	}

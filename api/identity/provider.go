@@ -58,6 +58,7 @@ type Registered struct {
 	Builder   attest.Builder
 	Pins      Pins // of the builder's condition
 	Mapping   *Mapping
+	Checked   *Checked // what the CI's API said; nil when it was not asked
 }
 
 // Provider names, as configured.
@@ -118,6 +119,7 @@ func Register(p Provider, c Claims, r Registered) (*attest.Build, error) {
 	if build.Level == 0 || build.Level >= r.Builder.Level {
 		build.Level, build.LevelReason = r.Builder.Level, ""
 	}
+	build = r.Checked.Apply(build, r.Builder) // before the id, which says the level
 	build.Origins["/runDetails/builder/id"] = attest.FromRegistry()
 	build.Origins["/buildDefinition/buildType"] = attest.FromRegistry()
 	build.BuilderID = r.Builder.BuilderID(r.Service, build.Level)

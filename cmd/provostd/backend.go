@@ -98,3 +98,9 @@ func writeFile(path string, data []byte) error {
 	}
 	return err
 }
+
+// apiToken reads the token for a CI's API from its file.
+func apiToken(file string) (string, error) {
+	token, err := secret(file, "")
+	return string(token), err
+}

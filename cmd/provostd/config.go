@@ -455,6 +455,11 @@ func (c *Config) anchor(dir string) {
 			paths = append(paths, &v.JWT.TokenFile)
 		}
 	}
+	for i := range c.Issuers {
+		if check := c.Issuers[i].CrossCheck; check != nil {
+			paths = append(paths, &check.TokenFile)
+		}
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -144,6 +144,7 @@ func TestLoadConfigAnchorsPaths(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "provost.yaml")
 	raw := strings.Replace(string(readFile(t, "minimal-file.yaml")), "directory: keys", "directory: /var/lib/provost/keys", 1)
+	raw += "\nissuers: [{url: https://gitlab.example, cross_check: {url: https://gitlab.example/api/v4, token_file: api.token}}]\n"
 	if err := os.WriteFile(path, []byte(raw), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -151,8 +152,8 @@ func TestLoadConfigAnchorsPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{c.Database, c.Keys.File.IdentityFile, c.Keys.File.Directory, c.Keys.OfflineRoot}
-	want := []string{filepath.Join(dir, "provost.db"), filepath.Join(dir, "keyring.key"), "/var/lib/provost/keys", ""}
+	got := []string{c.Database, c.Keys.File.IdentityFile, c.Keys.File.Directory, c.Keys.OfflineRoot, c.Issuers[0].CrossCheck.TokenFile}
+	want := []string{filepath.Join(dir, "provost.db"), filepath.Join(dir, "keyring.key"), "/var/lib/provost/keys", "", filepath.Join(dir, "api.token")}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}

@@ -120,6 +120,16 @@ func checkConfig(ctx context.Context, c Config) error {
 	check("environments", err)
 	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service})
 	haveAuth := check("issuers and access", err)
+	for _, i := range c.Issuers {
+		if i.CrossCheck == nil {
+			continue
+		}
+		token, err := apiToken(i.CrossCheck.TokenFile)
+		if err == nil && token == "" {
+			err = fmt.Errorf("%s is empty", i.CrossCheck.TokenFile)
+		}
+		check("token for the API of "+i.URL, err)
+	}
 
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database

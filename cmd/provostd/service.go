@@ -94,7 +94,9 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
-	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service, Registry: s.store, Sessions: s.store})
+	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{
+		Now: time.Now, Service: c.Service, Registry: s.store, Sessions: s.store, Secret: apiToken,
+	})
 	if err != nil {
 		return nil, err
 	}
