@@ -74,7 +74,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		newer:                              "version 9999, this build knows 2: it needs a newer build",
+		newer:                              "it needs a newer build",
 		foreign:                            "a database of another program",
 		tagged:                             "a database of another program",
 		garbage:                            "not a database",
