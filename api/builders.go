@@ -102,6 +102,18 @@ func (s *Server) retireBuilder(ctx context.Context, caller attest.Caller, in bui
 	})
 }
 
+// builderObject says for the audit log what is asked for, in full: the row that
+// comes of it may be refused.
+func builderObject(in builderChange) string {
+	switch {
+	case in.approval.Revision != 0:
+		return fmt.Sprintf("%s revision %d", in.name, in.approval.Revision)
+	case in.Issuer == "":
+		return in.name
+	}
+	return fmt.Sprintf("%s level %d of %s: %s", in.name, in.Level, in.Issuer, in.Condition)
+}
+
 // changeBuilder reads the registry, has it decided what becomes of one builder,
 // and stores that unless the registry has changed meanwhile.
 func (s *Server) changeBuilder(ctx context.Context, in builderChange, decide func(holds, proposed *attest.Builder) (attest.Builder, error)) (reply, error) {

@@ -90,7 +90,7 @@ func newFixture(t *testing.T) *fixture {
 		Issuer: issuer,
 		Gate: &verify.Gate{Trust: f.ca.trust, Service: service, Version: "test", Evidence: f.memory, Policy: judge,
 			Issuer: issuer, Decisions: f.memory, Now: time.Now},
-		Records: f.memory, Keys: f.keys, Auth: auth, Builders: f.rows, Metrics: f.reg, Now: f.idp.now,
+		Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: f.rows, Metrics: f.reg, Now: f.idp.now,
 		Ready: func(context.Context) map[string]error { return f.ready },
 		Log:   slog.New(slog.NewJSONHandler(f.logs, nil)),
 	})

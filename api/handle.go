@@ -37,7 +37,9 @@ type blob struct {
 
 // handle makes a handler of one call. It is the only place where a request
 // becomes an act, and holds the order: who asks, whether they may at all,
-// what they ask, and only then doing it.
+// what they ask, and only then doing it. What is refused for want of authority
+// is recorded; what is done is recorded before it, by [audited] or with the
+// intent of a signature.
 //
 // Once the request is read it is carried out even if the client leaves, for at
 // most [Config.CallTimeout]: an act that is cancelled half-way leaves an open intent
@@ -47,11 +49,11 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 ) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		caller, err := s.authenticate(c)
-		if err != nil {
-			return err
+		if err == nil {
+			err = caller.Require(grant)
 		}
-		if err := caller.Require(grant); err != nil {
-			return err
+		if err != nil {
+			return s.refused(c, grant, caller, err)
 		}
 		in, err := decode(c)
 		if err != nil {
@@ -61,7 +63,7 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 		defer cancel()
 		out, err := act(ctx, caller, in)
 		if err != nil {
-			return errors.Join(err, ctx.Err())
+			return s.refused(c, grant, caller, errors.Join(err, ctx.Err()))
 		}
 		return out.write(c)
 	}
@@ -75,9 +77,10 @@ func (s *Server) authenticate(c echo.Context) (attest.Caller, error) {
 	}
 	caller, err := s.auth.Authenticate(c.Request().Context(), token)
 	if err != nil {
-		return attest.Caller{}, err
+		return attest.Caller{Issuer: caller.Issuer, Subject: caller.Subject}, err
 	}
 	traceOf(c).caller = caller.Issuer + " " + caller.Subject
+	caller.Request, caller.Remote = whence(c)
 	return caller, nil
 }
 

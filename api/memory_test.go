@@ -25,6 +25,8 @@ type memory struct {
 	decisions    map[string]attest.Decision
 	fail         error
 	queries      int
+	audit        []attest.AuditRecord
+	failAudit    error
 }
 
 func newMemory(t *testing.T) *memory {
@@ -56,8 +58,54 @@ func (m *memory) AppendIntent(ctx context.Context, in attest.Intent) (string, *a
 		}
 		m.byKey[scoped] = in.ID
 	}
+	if in.Audit != nil {
+		if m.failAudit != nil {
+			return "", nil, m.failAudit
+		}
+		m.chain(*in.Audit)
+	}
 	m.intents = append(m.intents, in)
 	return in.ID, nil, nil
+}
+
+// chain appends a record; the lock is held.
+func (m *memory) chain(r attest.AuditRecord) attest.AuditRecord {
+	if err := r.Validate(); err != nil {
+		m.t.Errorf("audit record: %v", err)
+	}
+	var head attest.AuditHead
+	if n := len(m.audit); n > 0 {
+		head = m.audit[n-1].Head()
+	}
+	m.audit = append(m.audit, r.Chain(head))
+	return m.audit[len(m.audit)-1]
+}
+
+func (m *memory) AppendAudit(ctx context.Context, r attest.AuditRecord) (attest.AuditRecord, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := cmp.Or(m.failAudit, ctx.Err()); err != nil {
+		return attest.AuditRecord{}, err
+	}
+	return m.chain(r), nil
+}
+
+func (m *memory) AuditRecords(_ context.Context, after int64, limit int) ([]attest.AuditRecord, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rest := m.audit[min(after, int64(len(m.audit))):]
+	return slices.Clone(rest[:min(limit, len(rest))]), m.failAudit
+}
+
+func (m *memory) SignedAuditHead(context.Context) (attest.Attestation, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range slices.Backward(m.attestations) {
+		if attest.IsAuditHead(a.PredicateType) {
+			return a, m.failAudit
+		}
+	}
+	return attest.Attestation{}, cmp.Or(m.failAudit, fmt.Errorf("%w: signed audit head", attest.ErrNotFound))
 }
 
 func (m *memory) AppendAttestation(ctx context.Context, a attest.Attestation) (attest.Attestation, error) {

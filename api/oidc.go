@@ -43,7 +43,7 @@ const (
 // job's, which is accepted once, by [Authenticator.Exchange]. Claims that are
 // accepted and do not add up to one build are an [attest.ErrDenied]; when the
 // issuer's keys cannot be had it is an [attest.ErrUnavailable]. With any error
-// the Caller is the zero one, which may do nothing.
+// the Caller says at most who it is: it may do nothing.
 func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.Caller, error) {
 	if strings.HasPrefix(token, sessionPrefix) {
 		return a.session(ctx, token)
@@ -51,7 +51,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	ad, err := a.admit(ctx, token)
 	switch {
 	case err != nil:
-		return attest.Caller{}, err
+		return ad.caller, err
 	case ad.issuer.workload():
 		return attest.Caller{}, errSessionRequired
 	case !ad.bound.IsZero():
@@ -127,7 +127,11 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 		return admitted{}, err
 	}
 	if ad.caller, err = a.caller(i, ad.claims, nil, builders); err != nil {
-		return admitted{}, err
+		subject, _ := ad.claims.Text("sub")
+		if len(subject) > maxSubject {
+			subject = ""
+		}
+		return admitted{caller: attest.Caller{Issuer: i.URL, Subject: subject}}, err
 	}
 	a.memory.remember(sum, remembered{ad, header, keys.fetched, builders})
 	return ad, nil

@@ -155,7 +155,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %v; want it unauthenticated", c.name, err)
 			continue
 		}
-		if len(caller.Grants) != 0 || caller.Build != nil || caller.Subject != "" {
+		if len(caller.Grants) != 0 || len(caller.Tenants) != 0 || caller.Build != nil || caller.Person != "" || len(caller.Subject) > maxSubject {
 			t.Errorf("%s: refused, and yet the caller is %+v", c.name, caller)
 		}
 		if len(parts[2]) > 0 && strings.Contains(err.Error(), parts[2]) {

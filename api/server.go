@@ -85,6 +85,7 @@ type Config struct {
 	Gate    *verify.Gate
 	Records Records
 	Keys    Keys
+	Audit   Audit
 	Auth    *Authenticator
 	// Builders is the registry that Auth reads.
 	Builders BuilderStore
@@ -108,7 +109,7 @@ func (c Config) validate() error {
 		missing bool
 	}{
 		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
-		{"Keys", c.Keys == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"Ready", c.Ready == nil},
+		{"Keys", c.Keys == nil}, {"Audit", c.Audit == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"Ready", c.Ready == nil},
 		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
 	} {
 		if f.missing {
@@ -125,6 +126,7 @@ type Server struct {
 	gate     *verify.Gate
 	records  Records
 	keys     Keys
+	audit    *auditor
 	auth     *Authenticator
 	builders BuilderStore
 	log      *slog.Logger
@@ -148,7 +150,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
-		auth: cfg.Auth, builders: cfg.Builders, log: cfg.Log, now: cfg.Now, metrics: m,
+		audit: &auditor{store: cfg.Audit, now: cfg.Now},
+		auth:  cfg.Auth, builders: cfg.Builders, log: cfg.Log, now: cfg.Now, metrics: m,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
 		routes: map[string]bool{}, timeout: cfg.CallTimeout,
@@ -160,7 +163,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// route is the table of all calls: who may, what is read, what is done.
+// route is the table of all calls: who may, what is read, whether it is audited
+// beyond its refusals, what is done.
 func (s *Server) route(reg *prometheus.Registry) {
 	e := s.echo
 	e.Use(s.observe)
@@ -170,21 +174,22 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
 	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
 	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))
-	e.POST("/v1/attestations/:id/revocation", handle(s, attest.GrantRevoke, decodeRevokeAttestation, s.revokeAttestation))
+	e.POST("/v1/attestations/:id/revocation", handle(s, attest.GrantRevoke, decodeRevokeAttestation, audited(s, "attestations.revoke", idObject, s.revokeAttestation)))
 	e.GET("/v1/artifacts/:digest/attestations", handle(s, attest.GrantRead, decodeQuery, s.attestations))
 	e.GET("/v1/intents", handle(s, attest.GrantRead, none, s.intents))
-	e.POST("/v1/decisions", handle(s, attest.GrantDecide, decodeQuestion, s.decide))
+	e.POST("/v1/decisions", handle(s, attest.GrantDecide, decodeQuestion, audited(s, "decide", questionObject, s.decide)))
 	e.GET("/v1/decisions/:id", handle(s, attest.GrantRead, decodeID, s.decision))
 	e.GET("/v1/keys", handle(s, attest.GrantRead, none, s.listKeys))
-	e.POST("/v1/keys/:signer/rotate", handle(s, attest.GrantRotate, decodeSigner, s.rotate))
-	e.POST("/v1/keys/:signer/revocations", handle(s, attest.GrantRevokeKeys, decodeRevocation, s.revoke))
+	e.POST("/v1/keys/:signer/rotate", handle(s, attest.GrantRotate, decodeSigner, audited(s, "keys.rotate", signerObject, s.rotate)))
+	e.POST("/v1/keys/:signer/revocations", handle(s, attest.GrantRevokeKeys, decodeRevocation, audited(s, "keys.revoke", revocationObject, s.revoke)))
 	e.GET("/v1/keys/:signer/impact", handle(s, attest.GrantRead, decodeImpact, s.impact))
 	e.GET("/v1/builders", handle(s, attest.GrantRead, none, s.listBuilders))
 	e.GET("/v1/builders/:name", handle(s, attest.GrantRead, decodeNamedBuilder, s.builderHistory))
-	e.PUT("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeBuilder, s.putBuilder))
-	e.POST("/v1/builders/:name/approval", handle(s, attest.GrantApprove, decodeApproval, s.approveBuilder))
-	e.DELETE("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeNamedBuilder, s.retireBuilder))
-	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, s.timestamp))
+	e.PUT("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeBuilder, audited(s, "builders.put", builderObject, s.putBuilder)))
+	e.POST("/v1/builders/:name/approval", handle(s, attest.GrantApprove, decodeApproval, audited(s, "builders.approve", builderObject, s.approveBuilder)))
+	e.DELETE("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeNamedBuilder, audited(s, "builders.retire", builderObject, s.retireBuilder)))
+	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, audited(s, "timestamp", queryObject, s.timestamp)))
+	e.GET("/v1/audit", handle(s, attest.GrantAudit, decodeAuditQuery, s.auditLog))
 
 	// Public: what these say is said to everybody.
 	e.GET("/v1/trust/trusted_root.json", s.trustedRoot)

@@ -48,18 +48,22 @@ type exchange struct {
 	token    string
 	key      string          // the caller's; "" for none
 	subjects []attest.Digest // that the token's audience may be bound to
+	// record is called before anything is stored; its error ends the exchange.
+	record func(attest.Caller) error
 }
 
 // Exchange spends a workload token, and returns the session's secret and the
 // caller that it speaks for. A retry with the same key, whose answer was lost,
 // gets the same session; whoever else has a copy of the token gets nothing.
 //
+// The caller that is returned with an error is who it was, for the audit log.
+//
 // A token that is not accepted, or was spent, is a [client.ErrUnauthenticated];
 // one whose claims do not add up, or that may do nothing, is an
 // [attest.ErrDenied]. Unless the session is stored there is none.
 func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string, s attest.Session, caller attest.Caller, err error) {
 	ad, err := a.admit(ctx, x.token)
-	if err != nil {
+	if caller = ad.caller; err != nil {
 		return "", s, caller, err
 	}
 	if !ad.issuer.workload() {
@@ -89,6 +93,12 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	}
 	if expires, ok := timeOf(ad.claims, "exp"); ok && expires.Add(leeway).After(s.TokenUntil) {
 		s.TokenUntil = expires.Add(leeway).UTC()
+	}
+	caller.Session = s.ID.Hex()
+	if x.record != nil {
+		if err := x.record(caller); err != nil { // closed: no record, no session
+			return "", attest.Session{}, caller, err
+		}
 	}
 	if err := a.sessions.OpenSession(ctx, s); err != nil {
 		if errors.Is(err, attest.ErrConflict) {
@@ -236,14 +246,18 @@ func (m *openSessions) remember(id attest.Digest, s openSession) {
 func (s *Server) openSession(c echo.Context) error {
 	x, err := decodeExchange(c)
 	if err != nil {
-		return err
+		return s.refused(c, "sessions:open", attest.Caller{}, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), s.timeout)
 	defer cancel()
+	x.record = func(caller attest.Caller) error {
+		caller.Request, caller.Remote = whence(c)
+		return s.audit.append(ctx, caller.Allowed("sessions.open", "session "+caller.Session, s.now()))
+	}
 	secret, session, caller, err := s.auth.Exchange(ctx, x)
 	traceOf(c).caller = caller.Issuer + " " + caller.Subject
 	if err != nil {
-		return errors.Join(err, ctx.Err())
+		return s.refused(c, "sessions:open", caller, errors.Join(err, ctx.Err()))
 	}
 	return reply{status: http.StatusCreated, body: sessionWire(secret, session, caller)}.write(c)
 }

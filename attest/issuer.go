@@ -84,6 +84,10 @@ type Intent struct {
 	Payload        Digest // SHA-256 of the encoded statement
 	Message        Digest // SHA-256 of its DSSE pre-authentication encoding: what is signed and logged
 	IdempotencyKey string // as the caller gave it; scoped to issuer and subject; "" for none
+	// Audit is the record that the caller was let. It is stored in the one
+	// transaction with the intent, also when the key has been used before, or
+	// neither is; nil for none. It is not read back.
+	Audit *AuditRecord
 }
 
 // An Attestation is a bundle that was released or is about to be.
@@ -121,8 +125,9 @@ type SignedQuery struct {
 	Limit    int       // at most this many; must be positive
 }
 
-// A Predicate is what a request asks to have said. [Provenance], [SBOM], [VSA]
-// and [Revocation] are all there are; each stands in the file of its name.
+// A Predicate is what a request asks to have said. [Provenance], [SBOM], [VSA],
+// [Revocation] and [AuditHead] are all there are; each stands in the file of
+// its name.
 type Predicate interface {
 	// claim decides whether the caller may say this, and says it.
 	claim(Caller) (claim, error)
@@ -188,12 +193,14 @@ func (i *Issuer) Issue(ctx context.Context, caller Caller, req Request) (Attesta
 
 	// 3: no record, no act.
 	message := dsse.PAE(PayloadType, payload)
-	id, done, err := i.Ledger.AppendIntent(ctx, Intent{
+	intent := Intent{
 		ID: NewID(), At: i.Now().UTC(),
 		CallerIssuer: caller.Issuer, CallerSubject: caller.Subject, Tenant: c.tenant, Session: caller.Session,
 		Signer: power, PredicateType: c.predicateType, Subjects: req.Subjects,
 		Payload: SHA256(payload), Message: SHA256(message), IdempotencyKey: req.IdempotencyKey,
-	})
+	}
+	intent.Audit = auditIssue(caller, req.Predicate, intent)
+	id, done, err := i.Ledger.AppendIntent(ctx, intent)
 	if err != nil { // closed: nothing was signed
 		return Attestation{}, fmt.Errorf("append intent: %w", err)
 	}

@@ -17,7 +17,7 @@ type Power string
 const (
 	PowerProvenance Power = "provenance" // SLSA provenance
 	PowerEvidence   Power = "evidence"   // SBOMs and other evidence that a tenant submits
-	PowerVerdict    Power = "verdict"    // verification summaries of the gate, and revocations of attestations
+	PowerVerdict    Power = "verdict"    // verification summaries of the gate, revocations of attestations, audit heads
 )
 
 // Powers are all signers there are.
@@ -66,13 +66,13 @@ type Certificate struct {
 }
 
 // PowerFor is the signer that may sign statements of a predicate type.
-// Whatever is neither provenance nor a verdict nor takes something back is
-// evidence.
+// Whatever is neither provenance nor a verdict, takes nothing back and is no
+// audit head is evidence.
 func PowerFor(predicateType string) Power {
 	switch {
 	case predicateType == ProvenanceType:
 		return PowerProvenance
-	case predicateType == VSAType, IsRevocation(predicateType):
+	case predicateType == VSAType, IsRevocation(predicateType), IsAuditHead(predicateType):
 		return PowerVerdict
 	default:
 		return PowerEvidence

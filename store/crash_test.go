@@ -162,9 +162,38 @@ func TestKill(t *testing.T) {
 	if err := s.readers.QueryRow("SELECT count(1) FROM attestations").Scan(&stored); err != nil || stored != released {
 		t.Errorf("%d attestations, %v, are counted as %d", stored, err, released)
 	}
+	checkAudit(t, s, acked)
 	var health string
 	if err := s.readers.QueryRow("PRAGMA integrity_check").Scan(&health); err != nil || health != "ok" {
 		t.Errorf("integrity check: %s, %v", health, err)
+	}
+}
+
+// checkAudit fails the test unless the audit log is one chain that has what was
+// acknowledged, and every intent that there is once.
+func checkAudit(t *testing.T, s *SQLite, acked ...map[string]string) {
+	t.Helper()
+	records, err := s.AuditRecords(t.Context(), 0, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attest.VerifyAudit(records, attest.AuditHead{}); err != nil {
+		t.Error(err)
+	}
+	audited := map[string]bool{}
+	for _, r := range records {
+		audited[r.Object] = true
+	}
+	for _, ids := range acked {
+		for id := range ids {
+			if !audited[id] {
+				t.Errorf("intent %s was acknowledged and has no audit record", id)
+			}
+		}
+	}
+	var intents int
+	if err := s.readers.QueryRow("SELECT count(1) FROM intents").Scan(&intents); err != nil || intents != len(records) || intents != len(audited) {
+		t.Errorf("%d intents, %v, and %d audit records of %d", intents, err, len(records), len(audited))
 	}
 }
 
@@ -173,10 +202,10 @@ func TestKill(t *testing.T) {
 func TestTwoProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "provost.db")
 	openTest(t, path)
-	var acked [2]map[string]bool
+	var acked [2]map[string]string // id → bundle
 	var wg sync.WaitGroup
 	for i := range acked {
-		acked[i] = map[string]bool{}
+		acked[i] = map[string]string{}
 		cmd := childCommand(t, "append-200", path)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -193,8 +222,8 @@ func TestTwoProcesses(t *testing.T) {
 					t.Error(lines.Text())
 				}
 				if word == "attestation" {
-					id, _, _ := strings.Cut(rest, " ")
-					acked[i][id] = true
+					id, bundle, _ := strings.Cut(rest, " ")
+					acked[i][id] = bundle
 				}
 				if len(acked[i]) == 400 {
 					_ = cmd.Process.Kill() // the other one goes on; it may be gone by itself
@@ -205,6 +234,7 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	wg.Wait()
 	s := openTest(t, path)
+	checkAudit(t, s, acked[0], acked[1])
 	for i, ids := range acked {
 		if len(ids) < 400 {
 			t.Errorf("process %d was told of %d attestations only", i, len(ids))
@@ -260,6 +290,8 @@ func childAppend(path string, writers int) error {
 		go func() {
 			for {
 				in := testIntent("artifact")
+				r := attest.Caller{}.Allowed("attest.provenance", in.ID, time.Unix(0, 0))
+				in.Audit = &r
 				if _, _, err := s.AppendIntent(ctx, in); err != nil {
 					failed <- err
 				}

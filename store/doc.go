@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package store is what Provost remembers: intents, attestations, decisions,
-// certificates, revocations, who has a lease, and which entries of the log
-// nobody stored, in SQLite.
+// certificates, revocations, the audit log, who has a lease, and which entries
+// of the log nobody stored, in SQLite.
 //
 // It promises:
 //

@@ -123,6 +123,11 @@ func checkIntent(in attest.Intent) error {
 	if err := checkText(in.ID, in.CallerIssuer, in.CallerSubject, string(in.Signer), in.PredicateType, in.IdempotencyKey, in.Tenant, in.Session); err != nil {
 		return err
 	}
+	if in.Audit != nil {
+		if err := in.Audit.Validate(); err != nil {
+			return err
+		}
+	}
 	for i, sub := range in.Subjects {
 		if sub.SHA256.Algorithm() != attest.AlgSHA256 || (!sub.SHA512.IsZero() && sub.SHA512.Algorithm() != attest.AlgSHA512) {
 			return fmt.Errorf("%w: subject %d: want a sha256, and a sha512 or nothing", attest.ErrInvalid, i)
@@ -144,6 +149,9 @@ func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attes
 	if in.IdempotencyKey != "" && (isTaken(err) || err == nil && changed(result) == 0) {
 		id, done, findErr := findByKey(ctx, tx, in)
 		if !errors.Is(findErr, sql.ErrNoRows) {
+			if findErr == nil && in.Audit != nil { // who asks again is let again
+				_, findErr = appendAudit(ctx, tx, *in.Audit)
+			}
 			return id, done, findErr
 		}
 	}
@@ -165,6 +173,11 @@ func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attes
 	for i, sub := range in.Subjects {
 		if _, err := tx.exec(ctx, "INSERT INTO subjects (intent, position, name, sha256, sha512) VALUES (?, ?, ?, ?, ?)",
 			seq, i, sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
+			return "", nil, err
+		}
+	}
+	if in.Audit != nil {
+		if _, err := appendAudit(ctx, tx, *in.Audit); err != nil {
 			return "", nil, err
 		}
 	}
@@ -240,6 +253,11 @@ func appendAttestation(ctx context.Context, tx *tx, a attest.Attestation) (attes
 	if _, err := tx.exec(ctx, "INSERT INTO signed (signer, seq, key_version, signed_at, log, log_index) VALUES (?, ?, ?, ?, ?, ?)",
 		string(a.Signer), a.Seq, a.KeyVersion, timeColumn{&a.SignedAt}, a.Log, a.LogIndex); err != nil {
 		return none, err
+	}
+	if attest.IsAuditHead(a.PredicateType) {
+		if _, err := tx.exec(ctx, "INSERT INTO audit_heads (seq) VALUES (?)", a.Seq); err != nil {
+			return none, err
+		}
 	}
 	if _, err := tx.exec(ctx, "DELETE FROM open_intents WHERE intent = ?", in.intent); err != nil {
 		return none, err

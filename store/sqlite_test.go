@@ -104,7 +104,12 @@ func fillTables(t testing.TB, s *SQLite) {
 	err6 := s.AppendKeyRevocation(ctx, attest.KeyRevocation{ID: "revocation", Signer: in.Signer, Version: 1, From: time.Unix(0, 0), To: time.Unix(1, 0)})
 	err7 := s.AppendLogOrphan(ctx, attest.LogOrphan{Log: "aa", Message: in.Payload})
 	_, err8 := s.Claim(ctx, "lease", "holder", time.Unix(0, 0), time.Unix(1, 0))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
+	_, err9 := s.AppendAudit(ctx, attest.Caller{}.Allowed("read", "a", time.Unix(0, 0)))
+	head := testIntent("head")
+	head.PredicateType = attest.AuditHeadType("https://service.example")
+	_, _, err10 := s.AppendIntent(ctx, head)
+	_, err11 := s.AppendAttestation(ctx, testAttestation(head, []byte("head")))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,6 +125,7 @@ func TestAppendOnly(t *testing.T) {
 			"SELECT seq, hex(digest), predicate_type FROM attested", "SELECT seq, id, verdict FROM decisions", "SELECT name, version, der FROM certificates",
 			"SELECT intent, '', '' FROM open_intents", "SELECT seq, signed_at, log FROM signed", "SELECT signer, key_version, count FROM signatures",
 			"SELECT seq, log, intent FROM log_orphans", "SELECT seq, id, reason FROM key_revocations",
+			"SELECT seq, why, hex(hash) FROM audit", "SELECT seq, '', '' FROM audit_heads",
 		} {
 			rows, err := s.readers.Query(q)
 			if err != nil {
@@ -142,7 +148,7 @@ func TestAppendOnly(t *testing.T) {
 		"DELETE FROM signatures", "UPDATE signatures SET count = count", "UPDATE signatures SET count = 0", "UPDATE signatures SET key_version = 9, count = 9",
 	}
 	for table, column := range map[string]string{
-		"signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
+		"audit": "why", "audit_heads": "seq", "signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
 		"intents": "caller_issuer", "subjects": "name", "attestations": "key_version", "attested": "predicate_type", "decisions": "verdict", "certificates": "version",
 	} {
 		// One column stands for all: the triggers do not name columns.

@@ -126,6 +126,7 @@ func (s *SQLite) transact(ctx context.Context, writes []*write, results []gather
 			if _, err := tx.exec(ctx, "ROLLBACK TO write"); err != nil { // it would stand in the commit
 				return sqliteError(ctx, err)
 			}
+			tx.audit = nil
 		}
 		if _, err := tx.exec(ctx, "RELEASE write"); err != nil {
 			return sqliteError(ctx, err)
@@ -235,6 +236,7 @@ type tx struct {
 	wrote     bool        // whether the write under way has changed anything
 	announced []announced // what counts once it is committed
 	signed    map[version]int
+	audit     *attest.AuditHead // as of now; nil when it is not known
 }
 
 // begin waits for other processes, not longer than busyTimeout.

@@ -183,6 +183,19 @@ func (c *Client) Impact(ctx context.Context, signer attest.Power, version int, f
 	return r, err
 }
 
+// Audit returns the page after a cursor ("" for the first) of the audit log.
+func (c *Client) Audit(ctx context.Context, after string, limit int) (p AuditPage, err error) {
+	query := url.Values{}
+	if after != "" {
+		query.Set("after", after)
+	}
+	if limit != 0 {
+		query.Set("limit", strconv.Itoa(limit))
+	}
+	err = c.do(ctx, get("/v1/audit", query), &p)
+	return p, err
+}
+
 // TrustedRoot returns the service's trusted_root.json. It is public, and
 // fetching it is not verifying it: whoever answers could have made it.
 func (c *Client) TrustedRoot(ctx context.Context) ([]byte, error) {

@@ -168,6 +168,14 @@ type Intent struct {
 	Subjects      []Subject    `json:"subjects"`
 }
 
+// An AuditPage is a part of the audit log, in the order of the records. Nothing
+// of it is verified: see [attest.VerifyAudit].
+type AuditPage struct {
+	Records []attest.AuditRecord `json:"records"`
+	Next    string               `json:"next,omitempty"` // continues it; "" when this was the end
+	Head    *Attestation         `json:"head,omitzero"`  // the head that was signed last; nil when there is none
+}
+
 // Readiness says which of the things that the service needs it has.
 type Readiness struct {
 	Status string            `json:"status"` // "ready" or "not ready"

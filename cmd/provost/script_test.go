@@ -83,6 +83,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"liar":      liar,
 			"signedby":  signedBy,
 			"byid":      byID,
+			"sql":       sqlCommand,
 		},
 	}
 }

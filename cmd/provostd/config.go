@@ -68,6 +68,9 @@ type Config struct {
 	// none is served.
 	TUF *TUF `yaml:"tuf"`
 
+	// Audit is about the log of every decision about authority.
+	Audit Audit `yaml:"audit"`
+
 	// Issuers are the OIDC issuers whose tokens are accepted.
 	Issuers []api.Issuer `yaml:"issuers"`
 
@@ -271,6 +274,7 @@ func (c *Config) defaults() {
 	setDefault(&c.Keys.SigningWindow, 7*24*time.Hour)
 	setDefault(&c.Keys.Organization, "Provost")
 	setDefault(&c.Keys.RetireAfter, 2*time.Minute)
+	setDefault(&c.Audit.HeadEvery, defaultHeadEvery)
 	if c.Log != nil {
 		setDefault(&c.Log.URL, c.Service+"/log")
 	}
@@ -321,6 +325,9 @@ func (c *Config) validate() error {
 	}
 	if len(c.Environments) == 0 {
 		return errors.New("environments: at least one is required")
+	}
+	if err := c.Audit.validate(); err != nil {
+		return err
 	}
 	if err := c.Log.validate(); err != nil {
 		return err

@@ -92,6 +92,9 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"a timestamp that nothing can keep fresh", file, "keys:", "tuf: {directory: tuf, timestamp_expiry: 1m}\nkeys:", "timestamp_expiry"},
 		{"a snapshot that ends before the timestamp", file, "keys:", "tuf: {directory: tuf, snapshot_expiry: 2h}\nkeys:", "snapshot_expiry"},
 
+		{"an audit head every second", file, "keys:", "audit: {head_every: 1s}\nkeys:", "audit.head_every"},
+		{"an audit log that is never signed", file, "keys:", "audit: {head_every: -1h}\nkeys:", "audit.head_every"},
+
 		{"a duration in words", file, "database: provost.db", "database: a\nshutdown_grace: soon", "into time.Duration"},
 		{"a duration without a unit", file, "database: provost.db", "database: a\nshutdown_grace: 30", "into time.Duration"},
 		{"a grace below 0", file, "database: provost.db", "database: a\nshutdown_grace: -1s", "shutdown_grace"},

@@ -45,6 +45,7 @@ type service struct {
 	backend   backend
 	authority *keys.Authority
 	tuf       *tuf.Repository // nil without one
+	issuer    *attest.Issuer
 	server    *api.Server
 	mux       *http.ServeMux
 	parsed    atomic.Pointer[parsedTrust]
@@ -91,6 +92,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		return nil, err
 	}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: s.authority, Log: s.authority.Log(), Ledger: s.store, Now: time.Now}
+	s.issuer = issuer
 	for _, p := range attest.Powers {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
@@ -106,7 +108,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
-		Records: s.store, Keys: s.authority, Ready: s.ready, Auth: auth, Builders: s.store, Log: s.log, Metrics: registry, Now: time.Now,
+		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.store, Log: s.log, Metrics: registry, Now: time.Now,
 		CallTimeout: c.RequestTimeout,
 	})
 	if err != nil {
@@ -121,6 +123,9 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			return nil, err
 		}
 		s.mux.Handle(tuf.Prefix, s.tuf.Handler())
+	}
+	if _, err := s.checkAudit(ctx); err != nil {
+		return nil, err
 	}
 	return s, s.reportOpenIntents(ctx)
 }
@@ -198,10 +203,11 @@ func (s *service) tellOrphans(orphans []attest.LogOrphan) {
 // serve answers on the listener until ctx ends. Then it stops accepting and
 // lets what is in flight finish, so that what was acknowledged is delivered.
 func (s *service) serve(ctx context.Context, l net.Listener, ready func()) error {
+	s.signAuditHead(ctx, time.Now(), true)
 	maintained, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() { defer close(done); s.maintain(maintained) }()
-	defer func() { stop(); <-done }()
+	defer func() { stop(); <-done; s.endAudit() }()
 
 	server := s.server.HTTPServer(l.Addr().String())
 	server.Handler = s.mux
@@ -257,6 +263,7 @@ func (s *service) maintain(ctx context.Context) {
 				s.log.Error("refresh the TUF repository", "error", err.Error())
 			}
 		}
+		s.signAuditHead(ctx, time.Now(), false)
 		s.watchExpiries(time.Now())
 		select {
 		case <-ctx.Done():

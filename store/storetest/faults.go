@@ -40,6 +40,10 @@ func everything(ctx context.Context, b Backend, in attest.Intent) map[string]err
 	_, errs["IntentOfMessage"] = b.IntentOfMessage(ctx, sha256Of("new"))
 	errs["AppendLogOrphan"] = b.AppendLogOrphan(ctx, attest.LogOrphan{Log: "aa", Message: sha256Of("new")})
 	_, errs["LogOrphans"] = b.LogOrphans(ctx, 9)
+	_, errs["AppendAudit"] = b.AppendAudit(ctx, newAudit("new"))
+	_, errs["AuditRecords"] = b.AuditRecords(ctx, 0, 9)
+	_, errs["AuditHead"] = b.AuditHead(ctx)
+	_, errs["SignedAuditHead"] = b.SignedAuditHead(ctx)
 	errs["Ready"] = b.Ready(ctx)
 	return errs
 }
@@ -76,6 +80,9 @@ func contextDone(t *testing.T, b Backend) {
 	orphans, err := b.LogOrphans(t.Context(), 9)
 	if err != nil || len(orphans) != 0 {
 		t.Errorf("log orphans: got %v, %v: want none", orphans, err)
+	}
+	if head := audited(t, b, 0); head != (attest.AuditHead{}) {
+		t.Errorf("audit log: got head %+v: want none", head)
 	}
 	if ok, err := b.Claim(t.Context(), "lease", "another", time.Unix(1, 0), time.Unix(2, 0)); err != nil || !ok {
 		t.Errorf("lease: got %t, %v: want it free", ok, err)
@@ -209,6 +216,7 @@ func reopen(t *testing.T, b Backend) {
 	if ok, err := b.Claim(t.Context(), "lease", "before", time.Unix(0, 0), time.Unix(9, 0)); err != nil || !ok {
 		t.Fatalf("lease: got %t, %v", ok, err)
 	}
+	appendAudit(t, b, newAudit("before"))
 
 	b = r.Reopen(t)
 	defer b.Close()
@@ -247,6 +255,8 @@ func reopen(t *testing.T, b Backend) {
 	if n, err := b.Signatures(t.Context(), attest.PowerProvenance, 1); err != nil || n != int64(len(want)) {
 		t.Errorf("signatures: got %d, %v: want %d", n, err, len(want))
 	}
+	appendAudit(t, b, newAudit("after"))
+	audited(t, b, 2)
 	if next := store(t, b, newIntent(artifact), "next"); next.Seq <= want[len(want)-1].Seq {
 		t.Errorf("seq went back to %d after reopening", next.Seq)
 	}
@@ -285,6 +295,15 @@ func outOfSpace(t *testing.T, b Backend) {
 	refused(t, "append decision when full", attest.ErrUnavailable, b.AppendDecision(t.Context(), decision))
 	_, err = b.AppendCertificate(t.Context(), attest.Certificate{Name: "root", Version: 1, DER: []byte(large)})
 	refused(t, "append certificate when full", attest.ErrUnavailable, err)
+	for n := 0; ; n++ { // until nothing fits any more
+		r := newAudit("full")
+		r.Why, r.Object, r.Subject = strings.Repeat("w", attest.MaxAuditText), strings.Repeat("o", attest.MaxAuditText), strings.Repeat("s", attest.MaxAuditText)
+		if _, err := b.AppendAudit(t.Context(), r); err != nil {
+			refused(t, "append audit record when full", attest.ErrUnavailable, err)
+			audited(t, b, n)
+			break
+		}
+	}
 	same(t, "reading goes on: attestations", want, query(t, b, attest.Query{In: attest.Everywhere, Artifact: artifact, Limit: 9}))
 	same(t, "reading goes on: open intents", []attest.Intent{waiting}, open(t, b))
 

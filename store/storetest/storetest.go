@@ -58,6 +58,11 @@ type Backend interface {
 	AppendLogOrphan(ctx context.Context, o attest.LogOrphan) error
 	LogOrphans(ctx context.Context, limit int) ([]attest.LogOrphan, error)
 
+	AppendAudit(ctx context.Context, r attest.AuditRecord) (attest.AuditRecord, error)
+	AuditRecords(ctx context.Context, after int64, limit int) ([]attest.AuditRecord, error)
+	AuditHead(ctx context.Context) (attest.AuditHead, error)
+	SignedAuditHead(ctx context.Context) (attest.Attestation, error)
+
 	Ready(ctx context.Context) error
 	Close() error
 }
@@ -118,6 +123,11 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"log entries are found by index", logEntries},
 		{"an intent is found by its message", intentOfMessage},
 		{"log orphans are listed until they have an attestation", logOrphans},
+		{"audit records come back chained", auditChain},
+		{"an audit record that cannot come back is refused", badAudit},
+		{"an intent and its audit record are stored together", auditWithIntent},
+		{"the audit log is one chain under concurrency", concurrentAudit},
+		{"the last signed audit head is found", signedAuditHead},
 		{"writers at once fail alone", failAlone},
 		{"writers at once keep each to its own context", leaveAlone},
 		{"what does not exist is not found", notFound},
