@@ -120,6 +120,10 @@ func checkConfig(ctx context.Context, c Config) error {
 	check("environments", err)
 	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{Now: time.Now, Service: c.Service})
 	haveAuth := check("issuers and access", err)
+	if haveAuth && c.Login != nil {
+		_, err := auth.CheckLogin(*c.Login)
+		check("login", err)
+	}
 
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database

@@ -101,7 +101,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
 		Records: s.store, Keys: s.authority, Ready: s.ready, Auth: auth, Log: s.log, Metrics: registry, Now: time.Now,
-		CallTimeout: c.RequestTimeout,
+		CallTimeout: c.RequestTimeout, Login: c.Login,
 	})
 	if err != nil {
 		return nil, err
