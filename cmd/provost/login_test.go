@@ -202,11 +202,15 @@ func TestLoginRefuses(t *testing.T) {
 		{"a token for another audience", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["aud"] = "other" } }, "audience"},
 		{"a token for a second audience", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["aud"] = []string{"provost", "other"} } }, "another audience, too"},
 		{"a token of another issuer", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["iss"] = f.URL + "/" } }, "different provider"},
-		{"an expired token", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() } }, "expired"},
+		{"an expired token", func(f *falseIssuer) {
+			f.claims = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() }
+		}, "expired"},
 		{"a token of nobody", func(f *falseIssuer) { f.claims = func(c map[string]any) { delete(c, "sub") } }, "names nobody"},
 		{"an access token that was swapped", func(f *falseIssuer) { f.tokens = func(a map[string]any) { a["access_token"] = "other" } }, "access token"},
 		{"no ID token", func(f *falseIssuer) { f.tokens = func(a map[string]any) { delete(a, "id_token") } }, "gave no ID token"},
-		{"a token that is too long", func(f *falseIssuer) { f.tokens = func(a map[string]any) { a["refresh_token"] = strings.Repeat("x", maxToken+1) } }, "more than"},
+		{"a token that is too long", func(f *falseIssuer) {
+			f.tokens = func(a map[string]any) { a["refresh_token"] = strings.Repeat("x", maxToken+1) }
+		}, "more than"},
 		{"another key's signature", func(f *falseIssuer) {
 			other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 			if err != nil {
