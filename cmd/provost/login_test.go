@@ -31,9 +31,8 @@ import (
 // A falseIssuer is an issuer, and a service that names it and takes any token.
 // It is honest until something of it is changed.
 type falseIssuer struct {
-	*httptest.Server
 	t        *testing.T
-	key      *ecdsa.PrivateKey
+	base     string // its URL, and the service's
 	settings client.Login
 	mu       sync.Mutex
 	query    url.Values // of the last authorization request
@@ -46,25 +45,27 @@ type falseIssuer struct {
 	token     http.HandlerFunc // the whole token endpoint
 }
 
-func newFalseIssuer(t *testing.T) *falseIssuer {
+// newFalseIssuer starts an issuer of which something is changed.
+func newFalseIssuer(t *testing.T, change func(*falseIssuer)) *falseIssuer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &falseIssuer{t: t, key: key}
+	mux := http.NewServeMux()
+	server := httptest.NewUnstartedServer(mux)
+	f := &falseIssuer{t: t, base: "http://" + server.Listener.Addr().String()}
 	f.sign = func(payload []byte) string { return signES256(t, key, payload) }
 	write := func(w http.ResponseWriter, v any) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(v)
 	}
-	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/login", func(w http.ResponseWriter, r *http.Request) { write(w, f.settings) })
 	mux.HandleFunc("GET /v1/whoami", func(w http.ResponseWriter, r *http.Request) {
-		write(w, client.Whoami{Issuer: f.URL, Subject: "somebody", Person: true})
+		write(w, client.Whoami{Issuer: f.base, Subject: "somebody", Person: true})
 	})
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		d := map[string]any{
-			"issuer": f.URL, "jwks_uri": f.URL + "/jwks", "authorization_endpoint": f.URL + "/authorize", "token_endpoint": f.URL + "/token",
+			"issuer": f.base, "jwks_uri": f.base + "/jwks", "authorization_endpoint": f.base + "/authorize", "token_endpoint": f.base + "/token",
 			"id_token_signing_alg_values_supported": []string{"ES256"}, "authorization_response_iss_parameter_supported": true,
 		}
 		if f.discovery != nil {
@@ -80,7 +81,7 @@ func newFalseIssuer(t *testing.T) *falseIssuer {
 		f.mu.Lock()
 		f.query = q
 		f.mu.Unlock()
-		back := url.Values{"code": {"code"}, "state": {q.Get("state")}, "iss": {f.URL}}
+		back := url.Values{"code": {"code"}, "state": {q.Get("state")}, "iss": {f.base}}
 		if f.answer != nil {
 			f.answer(back)
 		}
@@ -97,9 +98,10 @@ func newFalseIssuer(t *testing.T) *falseIssuer {
 		}
 		write(w, f.grant())
 	})
-	f.Server = httptest.NewServer(mux)
-	t.Cleanup(f.Close)
-	f.settings = client.Login{Issuer: f.URL, ClientID: "provost", Scopes: []string{"openid"}, Token: client.LoginIDToken, MaxAge: 3600}
+	f.settings = client.Login{Issuer: f.base, ClientID: "provost", Scopes: []string{"openid"}, Token: client.LoginIDToken, MaxAge: 3600}
+	change(f)
+	server.Start()
+	t.Cleanup(server.Close)
 	return f
 }
 
@@ -116,7 +118,7 @@ func (f *falseIssuer) grant() map[string]any {
 	now := time.Now().Unix()
 	sum := sha256.Sum256([]byte(access))
 	claims := map[string]any{
-		"iss": f.URL, "sub": "somebody", "aud": "provost", "iat": now, "exp": now + 300,
+		"iss": f.base, "sub": "somebody", "aud": "provost", "iat": now, "exp": now + 300,
 		"nonce": f.asked("nonce"), "at_hash": base64.RawURLEncoding.EncodeToString(sum[:16]),
 	}
 	if f.claims != nil {
@@ -166,9 +168,8 @@ func logIn(t *testing.T, service string, args ...string) (printed, kept string, 
 
 func TestLoginKeepsWhatAnHonestIssuerGives(t *testing.T) {
 	for _, token := range []string{client.LoginIDToken, client.LoginAccessToken} {
-		f := newFalseIssuer(t)
-		f.settings.Token, f.settings.MaxAge = token, 100 // shorter than the tokens live
-		printed, kept, err := logIn(t, f.URL)
+		f := newFalseIssuer(t, func(f *falseIssuer) { f.settings.Token, f.settings.MaxAge = token, 100 }) // shorter than the tokens live
+		printed, kept, err := logIn(t, f.base)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, printed)
 		}
@@ -176,7 +177,7 @@ func TestLoginKeepsWhatAnHonestIssuerGives(t *testing.T) {
 		if err := json.Unmarshal([]byte(kept), &c); err != nil {
 			t.Fatal(err)
 		}
-		s := c.Sessions[f.URL]
+		s := c.Sessions[f.base]
 		if isAccess := s.Token == "access"; isAccess != (token == client.LoginAccessToken) {
 			t.Errorf("%s: another token is kept", token)
 		}
@@ -201,7 +202,7 @@ func TestLoginRefuses(t *testing.T) {
 		{"no nonce", func(f *falseIssuer) { f.claims = func(c map[string]any) { delete(c, "nonce") } }, "its nonce is not ours"},
 		{"a token for another audience", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["aud"] = "other" } }, "audience"},
 		{"a token for a second audience", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["aud"] = []string{"provost", "other"} } }, "another audience, too"},
-		{"a token of another issuer", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["iss"] = f.URL + "/" } }, "different provider"},
+		{"a token of another issuer", func(f *falseIssuer) { f.claims = func(c map[string]any) { c["iss"] = f.base + "/" } }, "different provider"},
 		{"an expired token", func(f *falseIssuer) {
 			f.claims = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() }
 		}, "expired"},
@@ -225,10 +226,10 @@ func TestLoginRefuses(t *testing.T) {
 			}
 		}, "ID token"},
 		{"an answer that does not name its issuer", func(f *falseIssuer) { f.answer = func(v url.Values) { v.Del("iss") } }, "does not say of which issuer"},
-		{"an answer of another issuer", func(f *falseIssuer) { f.answer = func(v url.Values) { v.Set("iss", f.URL+"/") } }, "of another issuer"},
+		{"an answer of another issuer", func(f *falseIssuer) { f.answer = func(v url.Values) { v.Set("iss", f.base+"/") } }, "of another issuer"},
 		{"an answer with two codes", func(f *falseIssuer) { f.answer = func(v url.Values) { v.Add("code", "two") } }, `"code" 2 times`},
 		{"an answer without a code", func(f *falseIssuer) { f.answer = func(v url.Values) { v.Del("code") } }, "no code"},
-		{"discovery of another issuer", func(f *falseIssuer) { f.discovery = func(d map[string]any) { d["issuer"] = f.URL + "/other" } }, "did not match"},
+		{"discovery of another issuer", func(f *falseIssuer) { f.discovery = func(d map[string]any) { d["issuer"] = f.base + "/other" } }, "did not match"},
 		{"a page where others listen in", func(f *falseIssuer) {
 			f.discovery = func(d map[string]any) { d["authorization_endpoint"] = "http://192.0.2.1/authorize" }
 		}, "others could listen in"},
@@ -257,9 +258,8 @@ func TestLoginRefuses(t *testing.T) {
 		}, "log in: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := newFalseIssuer(t)
-			tt.change(f)
-			printed, kept, err := logIn(t, f.URL)
+			f := newFalseIssuer(t, tt.change)
+			printed, kept, err := logIn(t, f.base)
 			if err == nil || !strings.Contains(printed, tt.want) || !strings.Contains(printed, "\nhint: ") && !strings.HasPrefix(printed, "hint: ") {
 				t.Errorf("%v, want %q and a hint:\n%s", err, tt.want, printed)
 			}
@@ -278,21 +278,23 @@ func TestLoginRefuses(t *testing.T) {
 
 // A refreshed login stays with the person it is of.
 func TestRenewRefusesSomebodyElse(t *testing.T) {
-	f := newFalseIssuer(t)
-	f.token = func(w http.ResponseWriter, r *http.Request) {
-		if r.PostFormValue("grant_type") != "refresh_token" || r.PostFormValue("refresh_token") != "refresh" {
-			t.Errorf("%v", r.PostForm)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(f.grant())
+	try := func(subject string) (session, error) {
+		f := newFalseIssuer(t, func(f *falseIssuer) {
+			f.claims = func(c map[string]any) { c["sub"] = subject }
+			f.token = func(w http.ResponseWriter, r *http.Request) {
+				if r.PostFormValue("grant_type") != "refresh_token" || r.PostFormValue("refresh_token") != "refresh" {
+					t.Errorf("%v", r.PostForm)
+				}
+				w.Header().Set("Content-Type", "application/json")
+				_ = json.NewEncoder(w).Encode(f.grant())
+			}
+		})
+		return renew(t.Context(), session{Login: f.settings, Subject: "somebody", RefreshToken: "refresh"})
 	}
-	old := session{Login: f.settings, Subject: "somebody", RefreshToken: "refresh"}
-	s, err := renew(t.Context(), old)
-	if err != nil || s.Token == "" || s.RefreshToken != "refresh" { // the issuer gave no other
+	if s, err := try("somebody"); err != nil || s.Token == "" || s.RefreshToken != "refresh" { // the issuer gave no other
 		t.Errorf("%+v, %v", s, err)
 	}
-	f.claims = func(c map[string]any) { c["sub"] = "somebody else" }
-	if s, err := renew(t.Context(), old); err == nil || !strings.Contains(err.Error(), "somebody else") || s.Token != "" {
+	if s, err := try("somebody else"); err == nil || !strings.Contains(err.Error(), "somebody else") || s.Token != "" {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
