@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"provost/api/client"
 	"provost/attest"
 	"provost/verify"
 )
@@ -79,7 +80,7 @@ type Keys interface {
 	TimestampQuery(ctx context.Context, query []byte) ([]byte, error)
 }
 
-// Config is what a Server stands on. All fields are required.
+// Config is what a Server stands on. All fields but Login are required.
 type Config struct {
 	Issuer  *attest.Issuer
 	Gate    *verify.Gate
@@ -99,6 +100,8 @@ type Config struct {
 	// cannot be done by then, such as a signature while Vault is away, is
 	// answered with 503. Default 30 s.
 	CallTimeout time.Duration
+	// Login says how people log in; nil where they do not.
+	Login *Login
 }
 
 const defaultCallTimeout = 30 * time.Second
@@ -136,6 +139,7 @@ type Server struct {
 	echo     *echo.Echo
 	routes   map[string]bool // every path pattern
 	timeout  time.Duration   // of a call
+	login    *client.Login   // nil without one
 }
 
 // New makes a server of its parts. It registers its metrics, so one registry
@@ -158,6 +162,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	if s.timeout <= 0 {
 		s.timeout = defaultCallTimeout
+	}
+	if cfg.Login != nil {
+		login, err := cfg.Auth.CheckLogin(*cfg.Login)
+		if err != nil {
+			return nil, err
+		}
+		s.login = &login
 	}
 	s.route(cfg.Metrics)
 	return s, nil
@@ -191,8 +202,11 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, audited(s, "timestamp", queryObject, s.timestamp)))
 	e.GET("/v1/audit", handle(s, attest.GrantAudit, decodeAuditQuery, s.auditLog))
 
+	e.GET("/v1/whoami", s.whoami) // any caller
+
 	// Public: what these say is said to everybody.
 	e.GET("/v1/trust/trusted_root.json", s.trustedRoot)
+	e.GET("/v1/login", s.loginSettings)
 	e.GET("/healthz", s.healthz)
 	e.GET("/readyz", s.readyz)
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(reg, promhttp.HandlerOpts{})))

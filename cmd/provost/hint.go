@@ -25,6 +25,14 @@ func (h hinted) Unwrap() error { return h.error }
 // hint adds what to do next to an error.
 func hint(err error, next string) error { return hinted{err, next} }
 
+// hintUnless adds a hint to an error that has none.
+func hintUnless(err error, next string) error {
+	if errors.As(err, new(hinted)) {
+		return err
+	}
+	return hint(err, next)
+}
+
 // next is what to do after an error: its own hint, the one for what it is, or
 // the help of the command that it came from.
 func next(err error, command string) string {
@@ -38,7 +46,7 @@ func next(err error, command string) string {
 	case errors.As(err, &own):
 		return own.hint
 	case errors.Is(err, client.ErrUnauthenticated):
-		return "get a fresh token for this service, and set PROVOST_TOKEN or pass --token-file (for provostd dev: . DIR/cli.env)"
+		return "get a fresh token for this service: log in again (provost login), or set PROVOST_TOKEN or pass --token-file (for provostd dev: . DIR/cli.env)"
 	case errors.As(err, &problem) && problem.Grant != "":
 		return fmt.Sprintf("an administrator can grant %q in the service's access table", problem.Grant)
 	case errors.Is(err, attest.ErrDenied):

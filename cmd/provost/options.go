@@ -27,7 +27,7 @@ func (o *options) register(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringVar(&o.output, "output", "text", "how to answer: `text|json`")
 	f.StringVar(&o.url, "url", os.Getenv("PROVOST_URL"), "the service's `URL` (PROVOST_URL)")
-	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token; otherwise PROVOST_TOKEN, otherwise the CI's own")
+	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token; otherwise PROVOST_TOKEN, the login, the CI's own")
 }
 
 func (o *options) validate() error {
@@ -54,7 +54,8 @@ func (o *options) service() (*client.Client, error) {
 // maxToken is the largest token read, in bytes.
 const maxToken = 16 << 10
 
-// token finds the caller's token: the file, the environment, or the CI.
+// token finds the caller's token: the file, the environment, the login at this
+// service, or the CI.
 func (o *options) token(ctx context.Context) (string, error) {
 	if o.tokenFile != "" {
 		raw, err := readBounded(o.tokenFile, maxToken)
@@ -70,10 +71,13 @@ func (o *options) token(ctx context.Context) (string, error) {
 	if t := strings.TrimSpace(os.Getenv("PROVOST_TOKEN")); t != "" {
 		return t, nil
 	}
+	if t, ok, err := sessionToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
+		return t, err
+	}
 	if t, ok, err := githubToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
 		return t, err
 	}
-	return "", hint(errors.New("no token"), "set PROVOST_TOKEN, pass --token-file, or run in GitHub Actions with permission id-token: write")
+	return "", hint(errors.New("no token"), "log in (provost login), set PROVOST_TOKEN, pass --token-file, or run in GitHub Actions with permission id-token: write")
 }
 
 // trust reads the trusted root from a file, or asks the service for it.

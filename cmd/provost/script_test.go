@@ -37,7 +37,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cleaned{m}, map[string]func(){"provost": main})
+	testscript.Main(cleaned{m}, map[string]func(){"provost": main, "browse": browse})
 }
 
 // TestScripts runs testdata/script: each script is what a user could type, on
@@ -84,6 +84,9 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"signedby":  signedBy,
 			"byid":      byID,
 			"sql":       sqlCommand,
+			"visit":     visit,
+			"expire":    expire,
+			"mode":      mode,
 		},
 	}
 }

@@ -78,6 +78,10 @@ type Config struct {
 	// claims that must match exactly, and what is granted.
 	Access []api.Rule `yaml:"access"`
 
+	// Login is how people log in with the command line (provost login); without
+	// it they bring a token.
+	Login *api.Login `yaml:"login"`
+
 	// Environments are the places to deploy to, and what each asks for.
 	Environments map[string]policy.Environment `yaml:"environments"`
 }

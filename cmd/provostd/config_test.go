@@ -87,6 +87,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"a certificate without its key", file, "listen: 127.0.0.1:8080", "listen: :8080\ntls: {certificate_file: tls.crt}", "certificate_file and key_file"},
 		{"TLS with nothing", file, "listen: 127.0.0.1:8080", "listen: :8080\ntls: {}", "certificate_file and key_file"},
 
+		{"a login with a secret in the file", file, "keys:", "login: {issuer: a, client_id: b, client_secret: c}\nkeys:", "field client_secret not found"},
 		{"a TUF repository without a directory", file, "keys:", "tuf: {lead: 1h}\nkeys:", "tuf.directory"},
 		{"a lead below 0", file, "keys:", "tuf: {directory: tuf, lead: -1h}\nkeys:", "tuf.lead"},
 		{"a timestamp that nothing can keep fresh", file, "keys:", "tuf: {directory: tuf, timestamp_expiry: 1m}\nkeys:", "timestamp_expiry"},

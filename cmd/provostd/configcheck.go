@@ -130,6 +130,10 @@ func checkConfig(ctx context.Context, c Config) error {
 		}
 		check("token for the API of "+i.URL, err)
 	}
+	if haveAuth && c.Login != nil {
+		_, err := auth.CheckLogin(*c.Login)
+		check("login", err)
+	}
 
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database

@@ -46,7 +46,8 @@ whoever can read the data directory (provostd dev-token).
 
 It prints one line "ready URL" when it answers, and writes DIR/cli.env with the
 variables that the command line needs. It knows the environments dev, staging
-and prod.
+and prod. People log in (provost login) as admin, approver or reader, with the
+password in DIR/login.password.
 
 With --keys vault the keys are in the Vault of VAULT_ADDR, under the token in
 VAULT_TOKEN, in the transit engine.`,
@@ -125,6 +126,11 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	s.handle("/dev/issuer/", issuer)
+	login, err := openDevLogin(data, issuer)
+	if err != nil {
+		return err
+	}
+	s.handle("/dev/issuer/"+devPeople+"/", login)
 	if err := d.writeEnvironment(data, base, issuer); err != nil {
 		return err
 	}
@@ -197,10 +203,10 @@ func (d dev) config(data, listen string, issuer *devIssuer) Config {
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
 		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
 		Issuers: []api.Issuer{github, people},
-		Access: []api.Rule{
+		Login:   devLoginConfig(issuer),
+		Access: append([]api.Rule{
 			{Issuer: github.URL, Claims: map[string]string{"job_workflow_ref": devWorkflow}, Roles: pipeline},
-			{Issuer: people.URL, Claims: map[string]string{"sub": "admin"}, Tenant: api.AllTenants, Grants: attest.Grants},
-		},
+		}, devAccess(issuer)...),
 		Environments: map[string]policy.Environment{
 			"dev":     {Builders: []policy.Builder{hosted, selfHosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
 			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},

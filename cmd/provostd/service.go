@@ -109,7 +109,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
 		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.store, Log: s.log, Metrics: registry, Now: time.Now,
-		CallTimeout: c.RequestTimeout,
+		CallTimeout: c.RequestTimeout, Login: c.Login,
 	})
 	if err != nil {
 		return nil, err
