@@ -70,8 +70,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	}
 	// Up to here nothing is known. What is read of the token now chooses whose
 	// keys are asked, from those configured, and nothing else.
-	name, _ := unverified.Text("iss")
-	i, ok := a.issuers[name]
+	i, ok := a.issuerOf(unverified)
 	if !ok {
 		return attest.Caller{}, unauthenticated("the token's issuer is not configured")
 	}
@@ -85,6 +84,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	verified, err := oidc.NewVerifier(i.URL, keys, &oidc.Config{
 		ClientID: i.Audience, SupportedSigningAlgs: i.Algorithms,
 		SkipExpiryCheck: true, // ours is stricter: [issuer.check]
+		SkipIssuerCheck: i.Provider == identity.SPIFFE,
 	}).Verify(ctx, token)
 	if err != nil {
 		return attest.Caller{}, unauthenticated("%w", err)
@@ -96,15 +96,15 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.
 	if err := i.check(claims, a.now()); err != nil {
 		return attest.Caller{}, err
 	}
-	caller, err := a.caller(i, claims, builders)
+	caller, err := a.caller(i, i.named(claims), builders)
 	if err != nil {
 		return attest.Caller{}, err
 	}
-	a.memory.remember(sum, remembered{i, header, keys.fetched, builders, claims, caller})
+	a.memory.remember(sum, remembered{issuer: i, header: header, fetched: keys.fetched, builders: builders, claims: claims, caller: caller})
 	return caller, nil
 }
 
-// A remembered token is one that was accepted.
+// A remembered token, or chain of certificates, is one that was accepted.
 type remembered struct {
 	issuer   *issuer
 	header   header
@@ -112,6 +112,8 @@ type remembered struct {
 	builders *snapshot
 	claims   identity.Claims
 	caller   attest.Caller // shared: nobody changes it
+
+	from, until time.Time // of a certificate's chain
 }
 
 // maxRemembered is how many tokens are remembered. A job sends one with many
@@ -211,7 +213,11 @@ func verifiedClaims(token *oidc.IDToken) (identity.Claims, error) {
 // check holds what the library does not: the one audience, our own leeway, an
 // iat, and our own limit to the token's age.
 func (i *issuer) check(c identity.Claims, now time.Time) error {
-	if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
+	if i.Provider == identity.SPIFFE {
+		if _, err := i.spiffeID(c); err != nil {
+			return err
+		}
+	} else if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
 		return unauthenticated("the token's issuer is not configured")
 	}
 	if aud, ok := oneAudience(c["aud"]); !ok || aud != i.Audience {
@@ -226,6 +232,7 @@ func (i *issuer) check(c identity.Claims, now time.Time) error {
 	}
 	issued, ok := timeOf(c, "iat")
 	switch {
+	case c["iat"] == nil && i.Provider == identity.SPIFFE && expires.Sub(now) <= i.MaxAge: // see [Issuer.MaxAge]
 	case !ok:
 		return unauthenticated("the token does not say when it was issued")
 	case now.Add(leeway).Before(issued):

@@ -91,6 +91,10 @@ type Caller struct {
 	// Session is the ID of the session that its token was exchanged for; "" for
 	// a caller that needs none.
 	Session string
+	// Bound says that the caller's authority is of its connection, by a client
+	// certificate: there is no token that could be stolen or replayed, and so
+	// none to exchange for a session.
+	Bound bool
 	// Request and Remote are the id and the address of what is asked, for the
 	// audit log.
 	Request, Remote string

@@ -157,7 +157,7 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	if k.idempotencyKey != "" {
 		req.Header.Set("Idempotency-Key", k.idempotencyKey)
 	}
-	if k.public {
+	if k.public || c.Certified {
 		return req, nil
 	}
 	if c.Token == nil {

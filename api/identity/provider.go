@@ -69,6 +69,7 @@ const (
 	Kubernetes = "kubernetes"
 	SPIFFE     = "spiffe"
 	OIDC       = "oidc"
+	MTLS       = "mtls"
 )
 
 // Lookup returns the provider of that name.
@@ -76,6 +77,8 @@ func Lookup(name string) (Provider, bool) {
 	p, ok := map[string]Provider{
 		GitHub: github{},
 		OIDC:   generic{},
+		SPIFFE: spiffe{},
+		MTLS:   mtls{},
 	}[name]
 	return p, ok
 }
@@ -83,7 +86,7 @@ func Lookup(name string) (Provider, bool) {
 // Names are the providers of this version, sorted.
 func Names() []string {
 	var known []string
-	for _, name := range []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, OIDC, SPIFFE} {
+	for _, name := range []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, MTLS, OIDC, SPIFFE} {
 		if _, ok := Lookup(name); ok {
 			known = append(known, name)
 		}
