@@ -53,7 +53,7 @@ func gitlabToken(context.Context, string) (string, bool, error) {
 	}
 	token, err := oneToken([]byte(os.Getenv("PROVOST_ID_TOKEN")))
 	if err != nil {
-		return "", false, hint(fmt.Errorf("GitLab's token in PROVOST_ID_TOKEN: %w", err), "the job needs id_tokens: {PROVOST_ID_TOKEN: {aud: URL-OF-THE-SERVICE}}")
+		return "", false, hint(fmt.Errorf("read the GitLab token in PROVOST_ID_TOKEN: %w", err), "the job needs id_tokens: {PROVOST_ID_TOKEN: {aud: URL-OF-THE-SERVICE}}")
 	}
 	return token, true, nil
 }
@@ -111,7 +111,7 @@ func kubernetesToken(context.Context, string) (string, bool, error) {
 		token, err = oneToken(raw)
 	}
 	if err != nil {
-		return "", false, hint(fmt.Errorf("Kubernetes' token in %s: %w", name, err), "the pod needs a projected volume with a serviceAccountToken, path provost, whose audience is the service's URL")
+		return "", false, hint(fmt.Errorf("read the Kubernetes token %s: %w", name, err), "the pod needs a projected volume with a serviceAccountToken, path provost, whose audience is the service's URL")
 	}
 	return token, true, nil
 }
