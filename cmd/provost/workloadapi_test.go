@@ -35,11 +35,11 @@ func (w workloadServer) FetchJWTSVID(ctx context.Context, req *workload.JWTSVIDR
 	return &workload.JWTSVIDResponse{Svids: []*workload.JWTSVID{{SpiffeId: "spiffe://acme.example/ci", Svid: w.token}}}, nil
 }
 
-// workload-api TOKENFILE: stands in for a SPIFFE agent. What it was asked is in
+// workloads TOKENFILE: stands in for a SPIFFE agent. What it was asked is in
 // workload-api.log.
 func workloadAPI(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: workload-api TOKENFILE")
+		ts.Fatalf("usage: workloads TOKENFILE")
 	}
 	dir, err := os.MkdirTemp("", "spiffe-") // a socket's path is short
 	ts.Check(err)
