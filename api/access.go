@@ -22,7 +22,9 @@ import (
 // An Issuer is an OpenID Connect issuer whose tokens are accepted.
 type Issuer struct {
 	// URL is the issuer's, compared byte for byte with the token's iss. It is
-	// https, or http on this machine. Discovery asks it for its keys.
+	// https, or http on this machine. Discovery asks it for its keys. Of
+	// provider spiffe it is spiffe://TRUST-DOMAIN, of provider mtls
+	// mtls://NAME, a name of your own.
 	URL string `yaml:"url"`
 	// Audience must be the token's one and only aud.
 	Audience string `yaml:"audience"`
@@ -31,11 +33,26 @@ type Issuer struct {
 	Algorithms []string `yaml:"algorithms"`
 	// MaxAge is how long after its iat a token is accepted, however long it
 	// says it lives. Each provider has a limit: 10m for github, buildkite,
-	// circleci, kubernetes and spiffe, 2h for gitlab, 168h for oidc.
+	// circleci, kubernetes and spiffe, 2h for gitlab, 168h for oidc. A JWT-SVID
+	// need not have an iat: such a one is accepted in the last MaxAge before its
+	// exp, since how old it is cannot be known.
 	MaxAge time.Duration `yaml:"max_age"`
 	// Provider is whose tokens these are: github, gitlab, buildkite, circleci,
-	// kubernetes, spiffe, or oidc for people, services and gates.
+	// kubernetes, spiffe, or oidc for people, services and gates; mtls for
+	// machines with client certificates, which have no tokens and so none of
+	// the three above. A trust domain without the three has no tokens either.
 	Provider string `yaml:"provider"`
+	// BundleFile is the trust domain's bundle, as SPIFFE has it or, for
+	// X509-SVIDs alone, PEM. BundleURL is where it is published: an endpoint of
+	// the profile https_web, or http on this machine. Provider spiffe has one
+	// of them. A changed file is read within ten seconds; an endpoint is asked
+	// when its spiffe_refresh_hint says so, every 10 s to 10 min. What cannot
+	// be read any more serves for an hour.
+	BundleFile string `yaml:"bundle_file"`
+	BundleURL  string `yaml:"bundle_url"`
+	// CAFile has the CAs that certify the machines of provider mtls, PEM. It
+	// is read as BundleFile is.
+	CAFile string `yaml:"ca_file"`
 	// ServerURL is where the provider's repositories and pages are, without a
 	// slash at the end. Default: https://github.com for github, the issuer's
 	// own URL for gitlab.
@@ -151,7 +168,7 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 			return nil, fmt.Errorf("%w: issuer %q is listed twice", attest.ErrInvalid, i.URL)
 		}
 		i.Algorithms = slices.Clone(i.Algorithms)
-		a.issuers[i.URL] = &issuer{i, provider, &keySet{issuer: i.URL, client: httpClient, now: opts.Now}, newCheckedAPI(i, opts)}
+		a.issuers[i.URL] = &issuer{i, provider, keySetOf(i, httpClient, opts.Now), newCheckedAPI(i, opts)}
 	}
 	for n, r := range rules {
 		made, err := r.compile(a.issuers[r.Issuer])
@@ -170,23 +187,21 @@ var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", 
 
 // validate checks an issuer, and sets its defaults.
 func (i *Issuer) validate() (identity.Provider, error) {
-	if err := checkURL(i.URL); err != nil {
-		return nil, fmt.Errorf("url: %w", err)
-	}
-	if i.Audience == "" {
-		return nil, fmt.Errorf("audience is empty")
-	}
-	if len(i.Algorithms) == 0 {
-		return nil, fmt.Errorf("algorithms is empty")
-	}
-	for _, alg := range i.Algorithms {
-		if !slices.Contains(algorithms, alg) {
-			return nil, fmt.Errorf("algorithm %q: want some of %s", alg, strings.Join(algorithms, ", "))
-		}
-	}
 	provider, ok := identity.Lookup(i.Provider)
 	if !ok {
 		return nil, fmt.Errorf("provider %q: want one of %s", i.Provider, strings.Join(identity.Names(), ", "))
+	}
+	if i.Provider == identity.SPIFFE || i.Provider == identity.MTLS {
+		return provider, i.validateCertified(provider)
+	}
+	if i.BundleFile != "" || i.BundleURL != "" || i.CAFile != "" {
+		return nil, fmt.Errorf("bundle_file, bundle_url and ca_file go with providers spiffe and mtls")
+	}
+	if err := checkURL(i.URL); err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	if err := i.validateTokens(provider); err != nil {
+		return nil, err
 	}
 	u, err := url.Parse(i.URL)
 	if err != nil {
@@ -194,12 +209,6 @@ func (i *Issuer) validate() (identity.Provider, error) {
 	}
 	if err := provider.CheckIssuer(u); err != nil {
 		return nil, fmt.Errorf("url of provider %s: %w", i.Provider, err)
-	}
-	if i.MaxAge <= 0 {
-		return nil, fmt.Errorf("max_age %s: want more than 0", i.MaxAge)
-	}
-	if limit := provider.Rules().MaxAge; i.MaxAge > limit {
-		return nil, fmt.Errorf("max_age %s: set it to %s at most, the limit of provider %s", i.MaxAge, limit, i.Provider)
 	}
 	if i.Provider != identity.OIDC && (i.PersonClaim != "" || i.Mapping != nil) {
 		return nil, fmt.Errorf("person_claim and mapping go with provider oidc")
@@ -227,6 +236,28 @@ func (i *Issuer) validate() (identity.Provider, error) {
 		i.ServerURL = strings.TrimSuffix(i.URL, "/")
 	}
 	return provider, nil
+}
+
+// validateTokens checks what an issuer's tokens must be.
+func (i *Issuer) validateTokens(provider identity.Provider) error {
+	if i.Audience == "" {
+		return fmt.Errorf("audience is empty")
+	}
+	if len(i.Algorithms) == 0 {
+		return fmt.Errorf("algorithms is empty")
+	}
+	for _, alg := range i.Algorithms {
+		if !slices.Contains(algorithms, alg) {
+			return fmt.Errorf("algorithm %q: want some of %s", alg, strings.Join(algorithms, ", "))
+		}
+	}
+	if i.MaxAge <= 0 {
+		return fmt.Errorf("max_age %s: want more than 0", i.MaxAge)
+	}
+	if limit := provider.Rules().MaxAge; i.MaxAge > limit {
+		return fmt.Errorf("max_age %s: set it to %s at most, the limit of provider %s", i.MaxAge, limit, i.Provider)
+	}
+	return nil
 }
 
 // compile makes a rule ready for use, or says what is wrong with it.
@@ -386,8 +417,11 @@ func (i *issuer) tenant(c identity.Claims) (string, error) {
 }
 
 // person is who a person is: see [attest.Person]. Without the claim that says
-// so it is nobody who could be told from another.
+// so it is nobody who could be told from another, and so is a machine.
 func (i *issuer) person(c identity.Claims) string {
+	if i.Provider == identity.MTLS {
+		return ""
+	}
 	if i.PersonClaim == "" {
 		subject, _ := c.Text("sub")
 		return i.URL + " " + subject

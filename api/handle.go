@@ -69,8 +69,23 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 	}
 }
 
-// authenticate returns who asks, by the one bearer token of the request.
+// authenticate returns who asks, by the one bearer token of the request, or by
+// the client certificate of its connection. What a proxy says of a certificate
+// (X-Forwarded-Client-Cert and its like) is not looked at: whoever reaches us
+// could say it.
 func (s *Server) authenticate(c echo.Context) (attest.Caller, error) {
+	if tls := c.Request().TLS; tls != nil && len(tls.PeerCertificates) > 0 {
+		if len(c.Request().Header.Values(echo.HeaderAuthorization)) > 0 { // closed: which of two callers it is would be a guess
+			return attest.Caller{}, fmt.Errorf("%w: the request is ambiguous: it has a client certificate and an Authorization header; want one of them", client.ErrUnauthenticated)
+		}
+		caller, err := s.auth.AuthenticateCertificate(c.Request().Context(), tls.PeerCertificates)
+		if err != nil {
+			return attest.Caller{}, err
+		}
+		traceOf(c).caller = caller.Issuer + " " + caller.Subject
+		caller.Request, caller.Remote = whence(c)
+		return caller, nil
+	}
 	token, err := bearer(c)
 	if err != nil {
 		return attest.Caller{}, err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -36,39 +37,61 @@ const (
 // many tokens come in, and whatever key ids they invent, the issuer is asked
 // rarely and by one request at a time.
 type keySet struct {
-	issuer string
-	client *http.Client
-	now    func() time.Time
+	fetch func(context.Context) (authorities, error)
+	now   func() time.Time
 
-	mu      sync.Mutex
-	keys    []jose.JSONWebKey
-	fetched time.Time     // when keys were got
+	mu sync.Mutex
+	authorities
+	fetched time.Time     // when they were got
 	tried   time.Time     // when fetching last began
 	err     error         // what came of that
 	flight  chan struct{} // closed when the fetch under way ends; nil for none
 }
 
+// authorities are what an issuer's tokens and certificates are checked with.
+type authorities struct {
+	keys  []jose.JSONWebKey
+	roots []*x509.Certificate // of client certificates
+	fresh time.Duration       // after this they are fetched again before use
+}
+
 // find returns the keys that a token may be signed with, those of its key id.
 // There being none is a [client.ErrUnauthenticated] when we hold the issuer's
 // keys, and an [attest.ErrUnavailable] when we do not: then nobody knows.
-func (s *keySet) find(ctx context.Context, h header) (tokenKeys, error) {
+func (s *keySet) find(ctx context.Context, h header) (found tokenKeys, err error) {
+	known, err := s.look(ctx, func() bool {
+		found = s.match(h)
+		return len(found.keys) > 0
+	})
+	if err != nil {
+		return tokenKeys{}, err
+	}
+	if !known {
+		return tokenKeys{}, unauthenticated("the token's key is not one of the issuer's")
+	}
+	return found, nil
+}
+
+// look has find look into what we hold, which is as fresh as it has to be. It
+// reports whether find found it; an [attest.ErrUnavailable] is that we hold
+// nothing.
+func (s *keySet) look(ctx context.Context, find func() bool) (bool, error) {
 	asked := false
 	for {
 		s.mu.Lock()
 		now := s.now()
 		age := now.Sub(s.fetched)
-		usable := s.keys != nil && age < keysUsable
-		found := s.match(h)
+		usable := !s.fetched.IsZero() && age < keysUsable
 		switch {
-		case len(found.keys) > 0 && usable && (age < keysFresh || asked || s.tooSoon(now)):
+		case usable && (age < s.fresh || asked || s.tooSoon(now)) && find():
 			s.mu.Unlock()
-			return found, nil
+			return true, nil
 		case s.flight == nil && (asked || s.tooSoon(now)):
 			defer s.mu.Unlock()
 			if usable {
-				return tokenKeys{}, unauthenticated("the token's key is not one of the issuer's")
+				return false, nil
 			}
-			return tokenKeys{}, &issuerError{s.tried.Add(retryEvery).Sub(now), s.err}
+			return false, &issuerError{s.tried.Add(retryEvery).Sub(now), s.err}
 		case s.flight == nil:
 			s.flight, s.tried = make(chan struct{}), now
 			go s.refresh()
@@ -78,7 +101,7 @@ func (s *keySet) find(ctx context.Context, h header) (tokenKeys, error) {
 		asked = true
 		select {
 		case <-ctx.Done():
-			return tokenKeys{}, &issuerError{0, ctx.Err()}
+			return false, &issuerError{0, ctx.Err()}
 		case <-flight:
 		}
 	}
@@ -98,7 +121,7 @@ func (s *keySet) match(h header) (found tokenKeys) {
 // tooSoon reports whether the issuer was asked just now.
 func (s *keySet) tooSoon(now time.Time) bool {
 	every := refetchEvery
-	if s.keys == nil {
+	if s.fetched.IsZero() {
 		every = retryEvery
 	}
 	return !s.tried.IsZero() && now.Sub(s.tried) < every
@@ -109,49 +132,65 @@ func (s *keySet) tooSoon(now time.Time) bool {
 func (s *keySet) refresh() {
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
-	keys, err := s.fetch(ctx)
+	got, err := s.fetch(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
-		s.keys, s.fetched = keys, s.now()
+		s.authorities, s.fetched = got, s.now()
 	}
 	close(s.flight)
 	s.flight = nil
 }
 
+// A discovery finds the keys of an OpenID Connect issuer.
+type discovery struct {
+	issuer string
+	client *http.Client
+}
+
 // fetch asks the issuer where its keys are, and for them. The answer of
 // discovery is not kept, so that keys may move.
-func (s *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
-	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, s.client), s.issuer)
+func (d discovery) fetch(ctx context.Context) (authorities, error) {
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, d.client), d.issuer)
 	if err != nil {
-		return nil, fmt.Errorf("discovery: %w", err)
+		return authorities{}, fmt.Errorf("discovery: %w", err)
 	}
 	var document struct {
 		JWKS string `json:"jwks_uri"`
 	}
 	if err := provider.Claims(&document); err != nil {
-		return nil, fmt.Errorf("discovery: %w", err)
+		return authorities{}, fmt.Errorf("discovery: %w", err)
 	}
 	if err := checkURL(document.JWKS); err != nil {
-		return nil, fmt.Errorf("jwks_uri: %w", err)
+		return authorities{}, fmt.Errorf("jwks_uri: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, document.JWKS, nil)
+	raw, err := download(ctx, d.client, document.JWKS)
+	if err != nil {
+		return authorities{}, err
+	}
+	keys, err := parseKeys(raw)
+	return authorities{keys: keys, fresh: keysFresh}, err
+}
+
+// download is the body of a URL, by a [boundedClient].
+func download(ctx context.Context, client *http.Client, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s", document.JWKS, resp.Status)
+		return nil, fmt.Errorf("GET %s: %s", url, resp.Status)
 	}
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", document.JWKS, err)
+		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}
-	return parseKeys(raw)
+	return raw, nil
 }
 
 // parseKeys reads a JWK Set. Keys that are not for checking signatures, or of
@@ -170,21 +209,26 @@ func parseKeys(raw []byte) ([]jose.JSONWebKey, error) {
 		if k.UnmarshalJSON(item) != nil || k.KeyID == "" || k.Use != "" && k.Use != "sig" {
 			continue
 		}
-		switch public := k.Key.(type) {
-		case *rsa.PublicKey:
-			if public.Size() < minRSA {
-				continue
-			}
-		case *ecdsa.PublicKey:
-		default:
-			continue
+		if usableKey(k.Key) {
+			keys = append(keys, k)
 		}
-		keys = append(keys, k)
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("key set: no usable key")
 	}
 	return keys, nil
+}
+
+// usableKey reports whether an accepted algorithm uses keys of this kind, and
+// this one is long enough.
+func usableKey(key any) bool {
+	switch public := key.(type) {
+	case *rsa.PublicKey:
+		return public.Size() >= minRSA
+	case *ecdsa.PublicKey:
+		return true
+	}
+	return false
 }
 
 // tokenKeys are the keys one token may be signed with. They are an

@@ -100,8 +100,7 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 	}
 	// Up to here nothing is known. What is read of the token now chooses whose
 	// keys are asked, from those configured, and nothing else.
-	name, _ := unverified.Text("iss")
-	i, ok := a.issuers[name]
+	i, ok := a.issuerOf(unverified)
 	if !ok {
 		return admitted{}, unauthenticated("the token's issuer is not configured")
 	}
@@ -115,6 +114,7 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 	verified, err := oidc.NewVerifier(i.URL, keys, &oidc.Config{
 		SupportedSigningAlgs: i.Algorithms,
 		SkipClientIDCheck:    true, SkipExpiryCheck: true, // ours are stricter: [issuer.check]
+		SkipIssuerCheck: i.Provider == identity.SPIFFE,
 	}).Verify(ctx, token)
 	if err != nil {
 		return admitted{}, unauthenticated("%w", err)
@@ -126,23 +126,25 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 	if ad.bound, err = i.check(ad.claims, a.now()); err != nil {
 		return admitted{}, err
 	}
-	if ad.caller, err = a.caller(i, ad.claims, nil, builders); err != nil {
+	if ad.caller, err = a.caller(i, i.named(ad.claims), nil, builders); err != nil {
 		subject, _ := ad.claims.Text("sub")
 		if len(subject) > maxSubject {
 			subject = ""
 		}
 		return admitted{caller: attest.Caller{Issuer: i.URL, Subject: subject}}, err
 	}
-	a.memory.remember(sum, remembered{ad, header, keys.fetched, builders})
+	a.memory.remember(sum, remembered{admitted: ad, header: header, fetched: keys.fetched, builders: builders})
 	return ad, nil
 }
 
-// A remembered token is one that was accepted.
+// A remembered token, or chain of certificates, is one that was accepted.
 type remembered struct {
 	admitted
 	header   header
 	fetched  time.Time // the keys it was verified with, of the issuer's set
 	builders *snapshot
+
+	from, until time.Time // of a certificate's chain
 }
 
 // maxRemembered is how many tokens are remembered. A job sends one with many
@@ -243,7 +245,11 @@ func verifiedClaims(token *oidc.IDToken) (identity.Claims, []byte, error) {
 // iat, and our own limit to the token's age. It returns what the audience is
 // bound to.
 func (i *issuer) check(c identity.Claims, now time.Time) (bound attest.Digest, err error) {
-	if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
+	if i.Provider == identity.SPIFFE {
+		if _, err := i.spiffeID(c); err != nil {
+			return bound, err
+		}
+	} else if iss, _ := c.Text("iss"); iss != i.URL || c["iss"].Kind() != '"' {
 		return bound, unauthenticated("the token's issuer is not configured")
 	}
 	aud, ok := oneAudience(c["aud"])
@@ -265,6 +271,7 @@ func (i *issuer) check(c identity.Claims, now time.Time) (bound attest.Digest, e
 	}
 	issued, ok := timeOf(c, "iat")
 	switch {
+	case c["iat"] == nil && i.Provider == identity.SPIFFE && expires.Sub(now) <= i.MaxAge: // see [Issuer.MaxAge]
 	case !ok:
 		return bound, unauthenticated("the token does not say when it was issued")
 	case now.Add(leeway).Before(issued):

@@ -199,7 +199,7 @@ func (a *Authenticator) resume(s attest.Session, builders *snapshot) (openSessio
 			return openSession{}, fmt.Errorf("stored session: %v", err)
 		}
 	}
-	caller, err := a.caller(i, claims, checked, builders)
+	caller, err := a.caller(i, i.named(claims), checked, builders)
 	if err != nil {
 		return openSession{}, err
 	}

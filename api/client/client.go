@@ -29,6 +29,9 @@ type Client struct {
 	// per attempt, because tokens are short-lived. nil is enough for
 	// [Client.TrustedRoot] and [Client.Ready].
 	Token func(context.Context) (string, error)
+	// Certified says that HTTP has a client certificate, which is asked with
+	// instead of a token: none is fetched or sent.
+	Certified bool
 	// HTTP makes the connections; nil for a client with a timeout of two
 	// minutes. Its redirect policy is not used: redirects are refused.
 	HTTP *http.Client

@@ -29,7 +29,9 @@ const (
 	maxPause    = 30 * time.Second // a longer Retry-After ends the retrying
 	maxResponse = MaxPage + 4<<20  // a page and the words around its bundles
 	maxProblem  = 64 << 10
-	timeout     = 2 * time.Minute
+
+	// Timeout of a whole call, unless HTTP has another.
+	Timeout = 2 * time.Minute
 )
 
 // A call is one request and what it expects.
@@ -206,7 +208,7 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	if k.idempotencyKey != "" {
 		req.Header.Set("Idempotency-Key", k.idempotencyKey)
 	}
-	if !k.public {
+	if !k.public && !c.Certified {
 		req.Header.Set("Authorization", "Bearer "+k.token)
 	}
 	return req, nil
@@ -215,7 +217,7 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 // http is the caller's client without its redirects: a redirect could carry
 // the token elsewhere, and none of the calls has one.
 func (c *Client) http() *http.Client {
-	client := http.Client{Timeout: timeout}
+	client := http.Client{Timeout: Timeout}
 	if c.HTTP != nil {
 		client = *c.HTTP
 	}

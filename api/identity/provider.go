@@ -70,6 +70,7 @@ const (
 	Kubernetes = "kubernetes"
 	SPIFFE     = "spiffe"
 	OIDC       = "oidc"
+	MTLS       = "mtls"
 )
 
 // Lookup returns the provider of that name.
@@ -77,6 +78,8 @@ func Lookup(name string) (Provider, bool) {
 	p, ok := map[string]Provider{
 		GitHub: github{},
 		OIDC:   generic{},
+		SPIFFE: spiffe{},
+		MTLS:   mtls{},
 	}[name]
 	return p, ok
 }
@@ -84,7 +87,7 @@ func Lookup(name string) (Provider, bool) {
 // Names are the providers of this version, sorted.
 func Names() []string {
 	var known []string
-	for _, name := range []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, OIDC, SPIFFE} {
+	for _, name := range []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, MTLS, OIDC, SPIFFE} {
 		if _, ok := Lookup(name); ok {
 			known = append(known, name)
 		}

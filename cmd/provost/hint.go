@@ -54,7 +54,7 @@ func next(err error, command string) string {
 	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return "try again; the service's /readyz says what it lacks"
 	case errors.As(err, &cert):
-		return "is it the right service? If so, name its CA's certificate: SSL_CERT_FILE=ca.pem"
+		return "is it the right service? If so, name its CA's certificate: --ca ca.pem"
 	case errors.As(err, &call):
 		return "is the service running? It was looked for at PROVOST_URL=" + origin(call.URL)
 	case errors.As(err, &problem) && problem.Status >= 500:

@@ -21,6 +21,7 @@ import (
 // options are the flags that every verb has.
 type options struct {
 	output, url, tokenFile string
+	connection
 }
 
 func (o *options) register(root *cobra.Command) {
@@ -28,6 +29,7 @@ func (o *options) register(root *cobra.Command) {
 	f.StringVar(&o.output, "output", "text", "how to answer: `text|json`")
 	f.StringVar(&o.url, "url", os.Getenv("PROVOST_URL"), "the service's `URL` (PROVOST_URL)")
 	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the token; otherwise PROVOST_TOKEN, the login, the CI's own")
+	o.connection.register(root)
 }
 
 func (o *options) validate() error {
@@ -48,7 +50,8 @@ func (o *options) service() (*client.Client, error) {
 	if u, err := url.Parse(o.url); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, usageError{hint(fmt.Errorf("service %q is not a URL", o.url), "set PROVOST_URL, or pass --url https://provost.example.com")}
 	}
-	return &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version, Sessions: openSessions()}, nil
+	c := &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version, Sessions: openSessions()}
+	return c, o.connection.apply(c, o.tokenFile)
 }
 
 // maxToken is the largest token read, in bytes.
@@ -74,10 +77,7 @@ func (o *options) token(ctx context.Context) (string, error) {
 	if t, ok, err := sessionToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
 		return t, err
 	}
-	if t, ok, err := githubToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
-		return t, err
-	}
-	return "", hint(errors.New("no token"), "log in (provost login), set PROVOST_TOKEN, pass --token-file, or run in GitHub Actions with permission id-token: write")
+	return ciToken(ctx, strings.TrimRight(o.url, "/"))
 }
 
 // trust reads the trusted root from a file, or asks the service for it.

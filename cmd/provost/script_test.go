@@ -75,6 +75,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"exits":     exits,
 			"offline":   offline,
 			"github":    github,
+			"workloads": workloadAPI,
 			"jsonget":   jsonGet,
 			"jsonkeys":  jsonKeys,
 			"payload":   payload,

@@ -12,12 +12,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"provost/api"
+	"provost/api/identity"
 	"provost/keys/tuf"
 	"provost/verify/policy"
 )
@@ -90,6 +92,11 @@ type Config struct {
 type TLS struct {
 	CertificateFile string `yaml:"certificate_file"`
 	KeyFile         string `yaml:"key_file"`
+	// ClientAuth asks clients for a certificate, which machines may have
+	// instead of a token: issuers of provider spiffe and mtls say whose are
+	// believed. Nobody has to have one. Certificates are those of the
+	// connection alone, so a proxy that terminates TLS leaves none.
+	ClientAuth bool `yaml:"client_auth"`
 }
 
 // Keys configures the key backend and the certificates. Exactly one of Vault
@@ -321,6 +328,9 @@ func (c *Config) validate() error {
 	if c.TLS != nil && (c.TLS.CertificateFile == "" || c.TLS.KeyFile == "") {
 		return errors.New("tls: certificate_file and key_file are required")
 	}
+	if c.TLS != nil && c.TLS.ClientAuth && !slices.ContainsFunc(c.Issuers, func(i api.Issuer) bool { return i.Provider == identity.SPIFFE || i.Provider == identity.MTLS }) {
+		return errors.New("tls.client_auth: no issuer of provider spiffe or mtls says whose certificates are believed")
+	}
 	if c.Database == "" {
 		return errors.New("database is required")
 	}
@@ -470,6 +480,7 @@ func (c *Config) anchor(dir string) {
 		if check := c.Issuers[i].CrossCheck; check != nil {
 			paths = append(paths, &check.TokenFile)
 		}
+		paths = append(paths, &c.Issuers[i].BundleFile, &c.Issuers[i].CAFile)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {

@@ -66,6 +66,8 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"fill":        fill,
 			"age-keygen":  ageKeygen,
 			"self-signed": selfSigned,
+			"certify":     certify,
+			"http2":       http2,
 			"claim":       claim,
 			"same":        same,
 			"follow":      follow,

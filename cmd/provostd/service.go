@@ -216,7 +216,11 @@ func (s *service) serve(ctx context.Context, l net.Listener, ready func()) error
 		if err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+		speak := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+		if t.ClientAuth { // that the client has the key is asked here, whose it is with each request: api.Authenticator
+			speak.ClientAuth = tls.RequestClientCert
+		}
+		l = tls.NewListener(l, speak)
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
