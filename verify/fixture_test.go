@@ -208,6 +208,7 @@ func goodBuild() *attest.Build {
 		InternalParameters: map[string]any{"github": map[string]any{"event_name": "push"}},
 		Dependencies:       []attest.Resource{{URI: "git+" + repository + "@" + mainBranch, Digest: map[string]string{"gitCommit": commitOfMain}}},
 		InvocationID:       repository + "/actions/runs/1/attempts/1",
+		Origins:            attest.Origins{"": attest.FromToken()},
 	}
 }
 

@@ -229,7 +229,7 @@ func (f *finding) believe(trust *Trust, a attest.Attestation) {
 			f.revocations = append(f.revocations, r)
 		}
 	default:
-		err = f.facts.add(a.ID, v)
+		err = f.facts.add(f.service, a.ID, v)
 	}
 	if err == nil {
 		f.kept = append(f.kept, kept{
