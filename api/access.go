@@ -189,6 +189,11 @@ func (i *Issuer) validate() (identity.Provider, error) {
 	if limit := provider.Rules().MaxAge; i.MaxAge > limit {
 		return nil, fmt.Errorf("max_age %s: set it to %s at most, the limit of provider %s", i.MaxAge, limit, i.Provider)
 	}
+	if i.Mapping != nil {
+		if err := i.Mapping.Validate(); err != nil {
+			return nil, err
+		}
+	}
 	if i.Provider != identity.OIDC && (i.PersonClaim != "" || i.Mapping != nil) {
 		return nil, fmt.Errorf("person_claim and mapping go with provider oidc")
 	}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Provost Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"provost/attest"
+)
+
+// Bounds on a SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
+const (
+	maxSPIFFEID    = 2048
+	maxTrustDomain = 255
+)
+
+// spiffe is a trust domain whose JWT-SVIDs come from an issuer with discovery
+// (SPIFFE: JWT-SVID). It is the one provider that reads sub, which is the
+// SPIFFE ID there, as a whole.
+type spiffe struct{}
+
+func (spiffe) Rules() Rules {
+	return Rules{
+		MaxAge: 10 * time.Minute, Workload: true,
+		Immutable: []string{"sub"},
+		BuildType: attest.WorkloadJob,
+	}
+}
+
+// CheckIssuer accepts the URL of any discovery provider.
+func (spiffe) CheckIssuer(u *url.URL) error {
+	if u.Scheme == "http" || u.Host == strings.ToLower(u.Host) {
+		return nil
+	}
+	return errors.New("want the discovery provider's URL, its host in lower case")
+}
+
+// Tenant is the SPIFFE ID, as trust domain and path.
+func (spiffe) Tenant(c Claims) (string, error) {
+	id, err := spiffeID(c)
+	if err != nil {
+		return "", err
+	}
+	return id.TrustDomain().Name() + "/" + url.PathEscape(strings.TrimPrefix(id.Path(), "/")), nil
+}
+
+// spiffeID is the workload's. One without a path is a trust domain's, and no
+// workload's.
+func spiffeID(c Claims) (spiffeid.ID, error) {
+	sub, _ := c.Text("sub")
+	id, err := spiffeid.FromString(sub)
+	switch {
+	case c["sub"].Kind() != '"' || err != nil || len(sub) > maxSPIFFEID || len(id.TrustDomain().Name()) > maxTrustDomain:
+		return spiffeid.ID{}, notABuild("sub: want a SPIFFE ID")
+	case id.Path() == "":
+		return spiffeid.ID{}, notABuild("sub: want the SPIFFE ID of a workload, with a path")
+	}
+	return id, nil
+}
+
+// Build is at level 1: who runs is known, and nothing of what is built.
+func (spiffe) Build(c Claims, reg Registered) (*attest.Build, error) {
+	id, err := spiffeID(c)
+	if err != nil {
+		return nil, err
+	}
+	d := workload(reg)
+	d.external("workload.spiffeId", id.String(), attest.FromToken("sub"))
+	// An SVID need not have an id of its own, and its time tells it from others.
+	r, token := reader{Claims: c}, "iat"
+	if r.Has("jti") {
+		token = "jti"
+	}
+	d.invocation(id.String()+"#"+r.match(token, shapeToken), "sub", token)
+	if r.err != nil {
+		return nil, r.err
+	}
+	return d.Build, nil
+}
