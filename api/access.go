@@ -38,7 +38,8 @@ type Issuer struct {
 	Provider string `yaml:"provider"`
 	// ServerURL is where the provider's repositories and pages are, without a
 	// slash at the end. Default: https://github.com for github, the issuer's
-	// own URL for gitlab.
+	// own URL for gitlab, https://buildkite.com for buildkite,
+	// https://app.circleci.com for circleci.
 	ServerURL string `yaml:"server_url"`
 	// PersonClaim is the claim of provider oidc that is the same for the same
 	// human at every issuer, such as an employee number. By it two people are
