@@ -5,6 +5,7 @@ package identity
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,7 +102,7 @@ func TestCircleCIRefused(t *testing.T) {
 		{"oidc.circleci.com/context-ids", "7b6a5c4d-3e2f-4a1b-8c9d-0e1f2a3b4c5d", "context-ids"},
 		{"oidc.circleci.com/context-ids", []any{7}, "context-ids"},
 		{"oidc.circleci.com/context-ids", []string{"prod"}, "context-ids"},
-		{"oidc.circleci.com/context-ids", make([]string, 65), "context-ids"},
+		{"oidc.circleci.com/context-ids", slices.Repeat([]string{"7b6a5c4d-3e2f-4a1b-8c9d-0e1f2a3b4c5d"}, 65), "context-ids"},
 		{"oidc.circleci.com/org-id", "99999999-9999-4999-8999-999999999999", "org-id is not the organization of the issuer"},
 	})
 }

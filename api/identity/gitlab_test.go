@@ -142,6 +142,12 @@ func TestGitLabRefused(t *testing.T) {
 			t.Errorf("a project path with %s: %+v, %v", name, got, err)
 		}
 	}
+	for _, ref := range []string{"a..b", "a b", "a.lock", "a@{1}", "a//b", "a:b", "/a", "a\u202eb"} {
+		got, err := s.build(t, map[string]any{"ref": ref, "ref_path": "refs/heads/" + ref, "ci_config_ref_uri": "gitlab.example/acme/tools/app//x.yml@refs/heads/" + ref})
+		if !errors.Is(err, attest.ErrDenied) || got != nil {
+			t.Errorf("the ref %q: %+v, %v", ref, got, err)
+		}
+	}
 	if got, err := s.build(t, map[string]any{"namespace_path": "ac", "job_namespace_path": "ac"}); !errors.Is(err, attest.ErrDenied) {
 		t.Errorf("a project that is not in its namespace: %+v, %v", got, err)
 	}
@@ -175,6 +181,15 @@ func TestGitLabRecreated(t *testing.T) {
 		t.Errorf("without the job's project: %s, %v", got, err)
 	}
 	s.mustBuild(t, old)
+	for _, name := range []string{"project_id", "namespace_id"} {
+		for _, id := range []any{nil, "", "0", "-1", "20/../21", 1.5} {
+			old["project_id"], old["namespace_id"] = "20", "72"
+			old[name] = id
+			if got, err := s.build(t, old); !errors.Is(err, attest.ErrDenied) || got != nil {
+				t.Errorf("%s %v: %+v, %v", name, id, got, err)
+			}
+		}
+	}
 }
 
 func TestGitLabLevels(t *testing.T) {

@@ -56,7 +56,7 @@ func spiffeID(c Claims) (spiffeid.ID, error) {
 	sub, _ := c.Text("sub")
 	id, err := spiffeid.FromString(sub)
 	switch {
-	case c["sub"].Kind() != '"' || err != nil || len(sub) > maxSPIFFEID || len(id.TrustDomain().Name()) > maxTrustDomain:
+	case err != nil || len(sub) > maxSPIFFEID || len(id.TrustDomain().Name()) > maxTrustDomain:
 		return spiffeid.ID{}, notABuild("sub: want a SPIFFE ID")
 	case id.Path() == "":
 		return spiffeid.ID{}, notABuild("sub: want the SPIFFE ID of a workload, with a path")
