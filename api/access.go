@@ -55,7 +55,8 @@ type Issuer struct {
 	CAFile string `yaml:"ca_file"`
 	// ServerURL is where the provider's repositories and pages are, without a
 	// slash at the end. Default: https://github.com for github, the issuer's
-	// own URL for gitlab.
+	// own URL for gitlab, https://buildkite.com for buildkite,
+	// https://app.circleci.com for circleci.
 	ServerURL string `yaml:"server_url"`
 	// PersonClaim is the claim of provider oidc that is the same for the same
 	// human at every issuer, such as an employee number. By it two people are
@@ -209,6 +210,11 @@ func (i *Issuer) validate() (identity.Provider, error) {
 	}
 	if err := provider.CheckIssuer(u); err != nil {
 		return nil, fmt.Errorf("url of provider %s: %w", i.Provider, err)
+	}
+	if i.Mapping != nil {
+		if err := i.Mapping.Validate(); err != nil {
+			return nil, err
+		}
 	}
 	if i.Provider != identity.OIDC && (i.PersonClaim != "" || i.Mapping != nil) {
 		return nil, fmt.Errorf("person_claim and mapping go with provider oidc")

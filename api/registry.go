@@ -145,7 +145,15 @@ func (a *Authenticator) CheckBuilder(b attest.Builder) error {
 	if b.Mode != attest.ModeToken {
 		return nil
 	}
-	if want := i.provider.Rules().BuildTypeURI(a.service); want == "" || b.BuildType != want {
+	rules := i.provider.Rules()
+	if pin := rules.NoRepository; pin != "" && (b.Repository == "" || len(condition.Pins()[pin]) != 1) {
+		return fmt.Errorf("%w: builder %s: repository: tokens of provider %s name none, so it is required, and a condition that pins one %s", attest.ErrInvalid, b.Name, i.Provider, pin)
+	}
+	want := rules.BuildTypeURI(a.service)
+	if i.Provider == identity.OIDC && i.Mapping == nil {
+		want = ""
+	}
+	if want == "" || b.BuildType != want {
 		return fmt.Errorf("%w: builder %s: buildType: want %s of provider %s", attest.ErrInvalid, b.Name, orNone(want), i.Provider)
 	}
 	return nil

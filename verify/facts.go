@@ -5,6 +5,7 @@ package verify
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,8 +37,10 @@ type ProvenanceFact struct {
 	BuilderID         string   `json:"builderId"`
 	BuildType         string   `json:"buildType"`
 	InvocationID      string   `json:"invocationId"`
+	Level             int      `json:"level"` // SLSA build level that it claims; 0 when it does not say
 	Source            Source   `json:"source"`
 	UnknownParameters []string `json:"unknownParameters"` // external parameters that the build type does not have
+	TenantSupplied    []string `json:"tenantSupplied"`    // URIs of dependencies that the build itself named, and nobody checked
 }
 
 // A Source is where a build came from.
@@ -53,10 +56,10 @@ type SBOMFact struct {
 	PredicateType string `json:"predicateType"`
 }
 
-// add sorts a believed bundle into the facts by its predicate type. A
-// predicate that does not decode is an error: it was signed by us and yet is
-// not what it says.
-func (f *Facts) add(id string, v *Verified) error {
+// add sorts a believed bundle of a service into the facts by its predicate
+// type. A predicate that does not decode is an error: it was signed by us and
+// yet is not what it says.
+func (f *Facts) add(service, id string, v *Verified) error {
 	b := Believed{Attestation: id, SignedAt: v.SignedAt()}
 	b.NotBefore, b.NotAfter = v.Window()
 	switch t := v.Statement().PredicateType; {
@@ -65,8 +68,16 @@ func (f *Facts) add(id string, v *Verified) error {
 		if err != nil {
 			return err
 		}
-		p := ProvenanceFact{Believed: b, BuilderID: build.BuilderID, BuildType: build.BuildType, InvocationID: build.InvocationID}
-		p.Source, p.UnknownParameters = source(build)
+		p := ProvenanceFact{
+			Believed: b, BuilderID: build.BuilderID, BuildType: build.BuildType, InvocationID: build.InvocationID,
+			Level: build.Level, TenantSupplied: []string{},
+		}
+		p.Source, p.UnknownParameters = source(service, build)
+		for _, d := range build.Dependencies {
+			if d.TenantSupplied {
+				p.TenantSupplied = append(p.TenantSupplied, d.URI)
+			}
+		}
 		f.Provenance = append(f.Provenance, p)
 	case t == sbom.CycloneDXType || strings.HasPrefix(t, sbom.SPDXTypePrefix):
 		f.SBOMs = append(f.SBOMs, SBOMFact{b, t})
@@ -80,47 +91,79 @@ func (f *Facts) remove(gone map[string]bool) {
 	f.SBOMs = slices.DeleteFunc(f.SBOMs, func(s SBOMFact) bool { return gone[s.Attestation] })
 }
 
+// A layout says where a build type has its external parameters, by their path
+// with dots: all of them, and those that name the source.
+type layout struct {
+	parameters      []string
+	repository, ref string
+}
+
+// layoutOf returns the layout of a build type that is known: GitHub's and those
+// of the service itself, whose pages say the same.
+func layoutOf(service, buildType string) (layout, bool) {
+	if buildType == attest.GitHubWorkflowType {
+		return layout{[]string{"workflow.path", "workflow.ref", "workflow.repository"}, "workflow.repository", "workflow.ref"}, true
+	}
+	for _, t := range attest.BuildTypes {
+		if buildType != attest.BuildTypeURI(service, t.Name) {
+			continue
+		}
+		l := layout{repository: attest.ParameterRepository, ref: attest.ParameterRef}
+		for _, p := range t.Parameters {
+			l.parameters = append(l.parameters, p.Path)
+		}
+		return l, true
+	}
+	return layout{}, false
+}
+
 // source reads repository, ref and commit from the external parameters of the
 // build types that are known, and lists the parameters that are not. Of an
 // unknown build type everything is unknown, so no expectation can match it.
-func source(b *attest.Build) (s Source, unknown []string) {
-	unknown = []string{}
-	if b.BuildType != attest.GitHubWorkflowType {
-		for name := range b.ExternalParameters {
-			unknown = append(unknown, name)
-		}
-		slices.Sort(unknown)
-		return s, unknown
+func source(service string, b *attest.Build) (s Source, unknown []string) {
+	l, ok := layoutOf(service, b.BuildType)
+	if !ok {
+		return s, append([]string{}, slices.Sorted(maps.Keys(b.ExternalParameters))...)
 	}
-	workflow, _ := b.ExternalParameters["workflow"].(map[string]any)
-	for name := range b.ExternalParameters {
-		if name != "workflow" {
-			unknown = append(unknown, name)
-		}
-	}
-	for name, value := range workflow {
-		text, ok := value.(string)
-		switch {
-		case name == "repository" && ok:
-			s.Repository = text
-		case name == "ref" && ok:
-			s.Ref = text
-		case name == "path" && ok:
-		default:
-			unknown = append(unknown, "workflow."+name)
-		}
-	}
+	known, unknown := l.read("", b.ExternalParameters)
 	slices.Sort(unknown)
+	s.Repository, s.Ref = known[l.repository], known[l.ref]
 	s.Commit = commit(b.Dependencies, fmt.Sprintf("git+%s@%s", s.Repository, s.Ref))
 	return s, unknown
 }
 
-// commit is that of the dependency named, and of nothing else. Named twice with
-// different commits, it is none.
+// read sorts what stands below a path: known parameters, which are texts, and
+// whatever else is there. A name with a dot of its own is never known, as it
+// would read as the path of another.
+func (l layout) read(path string, members map[string]any) (known map[string]string, unknown []string) {
+	known, unknown = map[string]string{}, []string{}
+	for name, value := range members {
+		full := path + name
+		text, isText := value.(string)
+		inner, isObject := value.(map[string]any)
+		isParent := slices.ContainsFunc(l.parameters, func(p string) bool { return strings.HasPrefix(p, full+".") })
+		switch {
+		case strings.Contains(name, "."):
+			unknown = append(unknown, full)
+		case isText && slices.Contains(l.parameters, full):
+			known[full] = text
+		case isObject && isParent:
+			k, u := l.read(full+".", inner)
+			maps.Copy(known, k)
+			unknown = append(unknown, u...)
+		default:
+			unknown = append(unknown, full)
+		}
+	}
+	return known, unknown
+}
+
+// commit is that of the dependency named, and of nothing else; what the build
+// itself named says nothing. Named twice with different commits, it is none.
 func commit(dependencies []attest.Resource, uri string) string {
 	var found []string
 	for _, d := range dependencies {
-		if d.URI == uri {
+		if d.URI == uri && !d.TenantSupplied {
 			found = append(found, d.Digest["gitCommit"])
 		}
 	}

@@ -67,7 +67,11 @@ func TestSource(t *testing.T) {
 		}, verify.Source{Ref: mainBranch}, []string{"workflow.repository"}},
 		{"a ref that is a number", func(b *attest.Build) { b.ExternalParameters["workflow"].(workflow)["ref"] = 1 }, verify.Source{Repository: repository}, []string{"workflow.ref"}},
 		{"a path that is an object", func(b *attest.Build) { b.ExternalParameters["workflow"].(workflow)["path"] = workflow{} }, good, []string{"workflow.path"}},
-		{"a workflow that is text", func(b *attest.Build) { b.ExternalParameters["workflow"] = repository }, verify.Source{}, nil},
+		{"a workflow that is text", func(b *attest.Build) { b.ExternalParameters["workflow"] = repository }, verify.Source{}, []string{"workflow"}},
+		{"parameters whose names read like paths", func(b *attest.Build) {
+			b.ExternalParameters["workflow.ref"] = "refs/heads/x"
+			b.ExternalParameters["workflow"].(workflow)["a.b"] = "x"
+		}, good, []string{"workflow.a.b", "workflow.ref"}},
 		{"no workflow", func(b *attest.Build) { b.ExternalParameters = map[string]any{} }, verify.Source{}, nil},
 		{"another build type", func(b *attest.Build) { b.BuildType = "https://builds.example/v1" }, verify.Source{}, []string{"workflow"}},
 		{"a build type that begins alike", func(b *attest.Build) { b.BuildType += "2"; b.ExternalParameters["a"] = "b" }, verify.Source{}, []string{"a", "workflow"}},
@@ -120,6 +124,93 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// Our own build types are read by the table that their pages show, those of the
+// gate's own service alone.
+func TestSourceOfOwnBuildTypes(t *testing.T) {
+	r := ours()
+	type object = map[string]any
+	const step = "build"
+	good := verify.Source{Repository: repository, Ref: mainBranch, Commit: commitOfMain}
+	none := verify.Source{}
+	buildkite := func(change func(*attest.Build)) func(*attest.Build) {
+		return func(b *attest.Build) {
+			b.BuildType = attest.BuildTypeURI(service, attest.BuildkiteJob)
+			b.ExternalParameters = object{"source": object{"repository": repository, "ref": mainBranch}, "job": object{"step": step}}
+			change(b)
+		}
+	}
+	source := func(b *attest.Build) object { return b.ExternalParameters["source"].(object) }
+	for _, c := range []struct {
+		name    string
+		change  func(*attest.Build)
+		want    verify.Source
+		unknown []string
+	}{
+		{"as it should be", func(*attest.Build) {}, good, nil},
+		{"without what is optional", func(b *attest.Build) { delete(b.ExternalParameters, "job") }, good, nil},
+		{"a parameter that only another type has", func(b *attest.Build) {
+			b.ExternalParameters["job"].(object)["configuration"] = ".gitlab-ci.yml"
+		}, good, []string{"job.configuration"}},
+		{"the type that has it", func(b *attest.Build) {
+			b.BuildType = attest.BuildTypeURI(service, attest.GitLabJob)
+			b.ExternalParameters["job"] = object{"configuration": ".gitlab-ci.yml"}
+		}, good, nil},
+		{"the type of another service", func(b *attest.Build) {
+			b.BuildType = attest.BuildTypeURI("https://provost.example.evil", attest.BuildkiteJob)
+		}, none, []string{"job", "source"}},
+		{"another version of the type", func(b *attest.Build) { b.BuildType = service + "/buildtypes/buildkite-job/v2" }, none, []string{"job", "source"}},
+		{"a type that there is not", func(b *attest.Build) { b.BuildType = attest.BuildTypeURI(service, "hudson-job") }, none, []string{"job", "source"}},
+		{"GitHub's layout", func(b *attest.Build) {
+			b.ExternalParameters = object{"workflow": object{"repository": repository, "ref": mainBranch, "path": "x"}}
+		}, none, []string{"workflow"}},
+		{"a parameter beside", func(b *attest.Build) { b.ExternalParameters["variables"] = object{"A": "b"} }, good, []string{"variables"}},
+		{"an empty object beside", func(b *attest.Build) { b.ExternalParameters["variables"] = object{} }, good, []string{"variables"}},
+		{"a parameter of the source", func(b *attest.Build) { source(b)["directory"] = "x" }, good, []string{"source.directory"}},
+		{"a parameter below one", func(b *attest.Build) { b.ExternalParameters["job"] = object{"step": object{"key": "x"}} }, good, []string{"job.step"}},
+		{"a name that reads like a path", func(b *attest.Build) {
+			b.ExternalParameters["source.ref"] = "refs/heads/x"
+		}, good, []string{"source.ref"}},
+		{"a source that is text", func(b *attest.Build) { b.ExternalParameters["source"] = repository }, none, []string{"source"}},
+		{"a repository that is a list", func(b *attest.Build) { source(b)["repository"] = []any{repository} }, verify.Source{Ref: mainBranch}, []string{"source.repository"}},
+		{"a ref that is nothing", func(b *attest.Build) { source(b)["ref"] = nil }, verify.Source{Repository: repository}, []string{"source.ref"}},
+		{"no dependency", func(b *attest.Build) { b.Dependencies = nil }, verify.Source{Repository: repository, Ref: mainBranch}, nil},
+		{"a dependency on another ref", func(b *attest.Build) { b.Dependencies[0].URI += "x" }, verify.Source{Repository: repository, Ref: mainBranch}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMemory(t)
+			r.built(m, buildkite(c.change))
+			got := r.factsOf(t, m).Provenance[0]
+			if c.unknown == nil {
+				c.unknown = []string{}
+			}
+			if diff := cmp.Diff(c.want, got.Source); diff != "" {
+				t.Errorf("source (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.unknown, got.UnknownParameters); diff != "" {
+				t.Errorf("unknown parameters (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a build itself names is told apart, and is never its source: a job whose
+// token names no commit could choose one.
+func TestTenantSuppliedDependencies(t *testing.T) {
+	r, m := ours(), newMemory(t)
+	b := goodBuild()
+	b.Dependencies, b.Level, b.LevelReason = nil, 1, "the token names no commit"
+	source := attest.Resource{URI: "git+" + repository + "@" + mainBranch, Digest: map[string]string{"gitCommit": commitOfMain}}
+	other := attest.Resource{URI: "pkg:generic/tool", Digest: map[string]string{"sha256": app.Hex()}}
+	r.issue(t, m, b, attest.Provenance{Dependencies: []attest.Resource{source, other}})
+	got := r.factsOf(t, m).Provenance[0]
+	if want := (verify.Source{Repository: repository, Ref: mainBranch}); got.Source != want {
+		t.Errorf("source %+v; want %+v", got.Source, want)
+	}
+	if diff := cmp.Diff([]string{source.URI, other.URI}, got.TenantSupplied); diff != "" || got.Level != 1 {
+		t.Errorf("level %d, supplied (-want +got):\n%s", got.Level, diff)
+	}
+}
+
 // The document that rules read: its names are stable, and only what was
 // believed stands in it.
 func TestFacts(t *testing.T) {
@@ -146,7 +237,7 @@ func TestFacts(t *testing.T) {
 			"attestation": p.ID, "builderId": builderID, "buildType": attest.GitHubWorkflowType,
 			"invocationId":      repository + "/actions/runs/1/attempts/1",
 			"source":            map[string]any{"repository": repository, "ref": mainBranch, "commit": commitOfMain},
-			"unknownParameters": []any{},
+			"unknownParameters": []any{}, "level": 0.0, "tenantSupplied": []any{},
 		})},
 		"sboms": []any{
 			window(s.Bundle, map[string]any{"attestation": s.ID, "predicateType": "https://cyclonedx.org/bom"}),

@@ -243,7 +243,7 @@ func (f *finding) believe(trust *Trust, a attest.Attestation) {
 		f.count--
 		return
 	default:
-		err = f.facts.add(a.ID, v)
+		err = f.facts.add(f.service, a.ID, v)
 	}
 	if err == nil {
 		f.kept = append(f.kept, kept{

@@ -99,7 +99,7 @@ func mayPass(err error, pause time.Duration) (wait time.Duration, ok bool) {
 
 // sendOnce sends k, in a session if the service asks for one.
 func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
-	if k.public || k.token != "" {
+	if k.public || k.token != "" || c.Certified {
 		return c.sendAs(ctx, k)
 	}
 	if c.Token == nil {

@@ -98,6 +98,8 @@ var (
 	shapeUUID   = regexp.MustCompile(`^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$`)
 	shapeValue  = regexp.MustCompile(`^.{1,255}$`)
 	shapeLong   = regexp.MustCompile(`^.{1,999}$`)
+	shapeName   = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,254}$`) // in a path
+	shapeToken  = regexp.MustCompile(`^[A-Za-z0-9._~:+/=-]{1,255}$`)         // jti or iat
 )
 
 // plainRef reports whether a ref is a full one that git would accept
@@ -113,6 +115,15 @@ func plainRef(ref string) bool {
 		}
 	}
 	return true
+}
+
+// plainPath reports whether a repository's path is of at least so many names, none
+// of which leads elsewhere.
+func plainPath(path string, names int) bool {
+	all := strings.Split(path, "/")
+	return len(path) < 1000 && len(all) >= names && !slices.ContainsFunc(all, func(name string) bool {
+		return name == "." || name == ".." || !shapeName.MatchString(name)
+	})
 }
 
 // A reader reads claims and keeps the first thing that is wrong with them.

@@ -73,6 +73,12 @@ func Compile(text string) (*Condition, error) {
 	if !compiled.OutputType().IsExactType(cel.BoolType) {
 		return nil, fmt.Errorf("%w: condition: want one that is true or false", attest.ErrInvalid)
 	}
+	built := ast.MatchDescendants(ast.NavigateAST(compiled.NativeRep()), func(e ast.NavigableExpr) bool {
+		return slices.Contains([]ast.ExprKind{ast.MapKind, ast.StructKind, ast.ComprehensionKind}, e.Kind())
+	})
+	if len(built) > 0 {
+		return nil, fmt.Errorf("%w: condition: want texts and lists of them alone", attest.ErrInvalid)
+	}
 	program, err := language.Program(compiled, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		return nil, fmt.Errorf("%w: condition: %.300v", attest.ErrInvalid, err)

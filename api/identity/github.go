@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -98,10 +97,9 @@ func (github) Build(c Claims, reg Registered) (*attest.Build, error) {
 		return nil, notABuild("repository: not one that GitHub accepts")
 	case !plainRef(ref):
 		return nil, notABuild("ref: not one that git accepts")
-	case runner != "github-hosted" && runner != "self-hosted":
-		return nil, notABuild("runner_environment is %q: want github-hosted or self-hosted", runner)
-	case runner == "self-hosted" && !slices.Equal(reg.Pins["runner_environment"], []string{"self-hosted"}):
-		return nil, notABuild("the runner is self-hosted, and the builder's condition does not pin runner_environment to that")
+	}
+	if err := checkRunner(runner, "github-hosted", reg.Pins); err != nil {
+		return nil, err
 	}
 	path, err := githubPath(workflowRef, repository, ref)
 	if err != nil {

@@ -6,7 +6,6 @@ package identity
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"strings"
 	"testing"
 
@@ -36,50 +35,10 @@ func githubClaims(t *testing.T, changes map[string]any) Claims {
 	}, changes)
 }
 
-// claimsOf are claims with changes; nil takes one away.
-func claimsOf(t *testing.T, claims, changes map[string]any) Claims {
-	t.Helper()
-	c := maps.Clone(claims)
-	maps.Copy(c, changes)
-	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	raw, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := ParseClaims(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-const service = "https://provost.example"
-
-// row is a builder of a provider, with a condition.
-func row(t *testing.T, p Provider, server, condition string) Registered {
-	t.Helper()
-	c, err := Compile(condition)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Registered{
-		Service: service, Issuer: "https://ci.example", ServerURL: server, Pins: c.Pins(),
-		Builder: attest.Builder{
-			Name: "acme", Issuer: "https://ci.example", Condition: condition, BuildType: p.Rules().BuildTypeURI(service), Level: 2,
-			PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance, Mode: attest.ModeToken,
-		},
-	}
-}
-
 func githubBuild(t *testing.T, c Claims, server string) (*attest.Build, error) {
 	t.Helper()
 	return Register(github{}, c, row(t, github{}, server, `claims.repository_id == "74"`))
 }
-
-var (
-	commitA = strings.Repeat("a", 40)
-	commitB = strings.Repeat("b", 40)
-)
 
 func TestGitHubBuild(t *testing.T) {
 	got, err := githubBuild(t, githubClaims(t, map[string]any{"environment": "production", "check_run_id": "99"}), "https://github.com")
@@ -99,7 +58,7 @@ func TestGitHubBuild(t *testing.T) {
 		}},
 		Dependencies: []attest.Resource{{URI: "git+https://github.com/acme/app@refs/heads/main", Digest: map[string]string{"gitCommit": commitA}}},
 		InvocationID: "https://github.com/acme/app/actions/runs/1234567890/attempts/2",
-		Level:        2,
+		Level:        3,
 		Origins: attest.Origins{
 			"/buildDefinition/buildType":                                       attest.FromRegistry(),
 			"/buildDefinition/externalParameters/workflow/path":                claim("ref", "repository", "workflow_ref"),

@@ -48,6 +48,10 @@ type Rules struct {
 	// BuildType is the buildType of provenance made of its tokens: a URI, or
 	// the name of one of ours; "" when they speak for no build.
 	BuildType string
+	// NoRepository is "" when tokens name their repository. Otherwise a builder
+	// must have one, and its condition must pin one value of this claim, which
+	// tells what is built from it.
+	NoRepository string
 }
 
 // A Registered is what the registry and the configuration say of a build.
@@ -76,23 +80,21 @@ const (
 // Lookup returns the provider of that name.
 func Lookup(name string) (Provider, bool) {
 	p, ok := map[string]Provider{
-		GitHub: github{},
-		OIDC:   generic{},
-		SPIFFE: spiffe{},
-		MTLS:   mtls{},
+		GitHub:     github{},
+		GitLab:     gitlab{},
+		Buildkite:  buildkite{},
+		CircleCI:   circleci{},
+		Kubernetes: kubernetes{},
+		SPIFFE:     spiffe{},
+		OIDC:       generic{},
+		MTLS:       mtls{},
 	}[name]
 	return p, ok
 }
 
-// Names are the providers of this version, sorted.
+// Names are the providers, sorted.
 func Names() []string {
-	var known []string
-	for _, name := range []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, MTLS, OIDC, SPIFFE} {
-		if _, ok := Lookup(name); ok {
-			known = append(known, name)
-		}
-	}
-	return known
+	return []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, MTLS, OIDC, SPIFFE}
 }
 
 // BuildTypeURI is the buildType of that provider's provenance.
@@ -136,31 +138,6 @@ func hostedOnly(u *url.URL, want ...string) error {
 		return nil
 	}
 	return fmt.Errorf("want %s", strings.Join(want, " or "))
-}
-
-// A Mapping says which claims of a generic issuer's tokens say what of a build.
-// Each is the name of a claim; "" for what the tokens do not say.
-type Mapping struct {
-	// Tenant are the claims that together name a tenant for good. Required.
-	Tenant []string `yaml:"tenant"`
-	// Repository is the source's URL; the builder's own repository if "".
-	Repository string `yaml:"repository"`
-	Ref        string `yaml:"ref"`    // a full ref, such as refs/heads/main
-	Commit     string `yaml:"commit"` // 40 or 64 hex digits
-	// Invocation is a URI of the run. Required.
-	Invocation string `yaml:"invocation"`
-	// Internal are claims to be kept as internal parameters.
-	Internal []string `yaml:"internal"`
-}
-
-// TenantOf is [Provider.Tenant] of a mapped issuer.
-func (m *Mapping) TenantOf(c Claims) (string, error) {
-	r := reader{Claims: c}
-	var parts []string
-	for _, name := range m.Tenant {
-		parts = append(parts, url.PathEscape(r.match(name, shapeValue)))
-	}
-	return strings.Join(parts, "/"), r.err
 }
 
 // originsOf are those of a build's internal parameters, one claim each.

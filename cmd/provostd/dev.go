@@ -138,25 +138,15 @@ func (d dev) run(ctx context.Context) error {
 }
 
 // devBuilders registers the development builders, as the administrator would.
-// The issuer's URL names the port, so it may be another one each time.
 func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error {
 	admin := attest.Caller{Issuer: issuer.URL(devPeople), Subject: "admin", Grants: attest.Grants}
-	for name, runner := range map[string]string{"dev": "github-hosted", "dev-self-hosted": "self-hosted"} {
-		b := attest.Builder{
-			Name: name, Issuer: issuer.URL(devGitHub), BuildType: attest.GitHubWorkflowType, Level: 2, Mode: attest.ModeToken,
-			Condition:      fmt.Sprintf("claims.job_workflow_ref == %q && claims.runner_environment == %q", devWorkflow, runner),
-			PredicateTypes: attest.UsualPredicateTypes(), Signer: attest.PowerProvenance,
-			Description: "Jobs of development tokens. Whoever can read the data directory speaks for it.",
-		}
-		if runner == "self-hosted" {
-			b.Level = 1
-		}
+	for _, b := range issuer.builders() {
 		rows, revision, err := db.Builders(ctx)
 		if err != nil {
 			return err
 		}
 		same := slices.ContainsFunc(rows, func(r attest.Builder) bool {
-			return r.State == attest.BuilderActive && r.Name == b.Name && r.Issuer == b.Issuer && r.Condition == b.Condition && r.Level == b.Level
+			return r.State == attest.BuilderActive && r.Name == b.Name && r.Issuer == b.Issuer && r.Condition == b.Condition && r.Level == b.Level && r.Repository == b.Repository
 		})
 		if same {
 			continue
@@ -165,7 +155,7 @@ func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error
 			_, err = db.AppendBuilder(ctx, b, revision)
 		}
 		if err != nil {
-			return fmt.Errorf("register builder %s: %w", name, err)
+			return fmt.Errorf("register builder %s: %w", b.Name, err)
 		}
 	}
 	return nil
@@ -189,29 +179,26 @@ func lockDirectory(dir string) (unlock func(), err error) {
 // config is the configuration of the development service. It differs from a
 // real one in nothing but its values.
 func (d dev) config(data, listen string, issuer *devIssuer) Config {
-	accept := api.Issuer{Audience: issuer.Audience, Algorithms: []string{"ES256"}}
-	github, people := accept, accept
-	github.URL, github.Provider, github.ServerURL, github.MaxAge = issuer.URL(devGitHub), "github", "https://github.com", 10*time.Minute
-	people.URL, people.Provider, people.MaxAge = issuer.URL(devPeople), "oidc", devAdminLifetime
-	pipeline := []attest.Role{attest.RoleSigner, attest.RoleGate}
+	people := api.Issuer{URL: issuer.URL(devPeople), Audience: issuer.Audience, Algorithms: []string{"ES256"}, MaxAge: devAdminLifetime, Provider: "oidc"}
 	anywhere := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"**"}}}
 	released := []policy.Source{{Repository: "https://github.com/*/*", Refs: []string{"refs/heads/main", "refs/tags/**"}}}
 	hosted := policy.Builder{ID: devService + "/builders/dev", Level: 2}
-	selfHosted := policy.Builder{ID: devService + "/builders/dev-self-hosted", Level: 1}
 	c := Config{
 		Service: devService, Listen: listen, Database: filepath.Join(data, "provost.db"),
 		Keys:    Keys{OfflineRoot: data, RootCertificate: filepath.Join(data, "root.pem")},
 		TUF:     &TUF{Directory: filepath.Join(data, "tuf")},
-		Issuers: []api.Issuer{github, people},
+		Issuers: []api.Issuer{people},
 		Login:   devLoginConfig(issuer),
-		Access: append([]api.Rule{
-			{Issuer: github.URL, Claims: map[string]string{"job_workflow_ref": devWorkflow}, Roles: pipeline},
-		}, devAccess(issuer)...),
+		Access:  devAccess(issuer),
 		Environments: map[string]policy.Environment{
-			"dev":     {Builders: []policy.Builder{hosted, selfHosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
+			"dev":     {Builders: devBuilderPolicy(), Sources: append(anywhere, policy.Source{Repository: "https://gitlab.com/*/*", Refs: []string{"**"}}), SBOM: policy.SBOMOptional},
 			"staging": {Builders: []policy.Builder{hosted}, Sources: anywhere, SBOM: policy.SBOMOptional},
 			"prod":    {Builders: []policy.Builder{hosted}, Sources: released, SBOM: policy.SBOMRequired},
 		},
+	}
+	for _, name := range devProviderNames() {
+		accepted, rule := issuer.access(name)
+		c.Issuers, c.Access = append(c.Issuers, accepted), append(c.Access, rule)
 	}
 	if d.log {
 		c.Log = &Log{Directory: filepath.Join(data, "log")}

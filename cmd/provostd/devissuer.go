@@ -25,6 +25,8 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"provost/api/identity"
 )
 
 // A devIssuer is the development OIDC issuer. It says whatever it is asked to
@@ -40,11 +42,9 @@ type devIssuer struct {
 	Audience string `json:"audience"`
 }
 
-// The issuers, by the last part of their URL.
-const (
-	devGitHub = "github"
-	devPeople = "people"
-)
+// devPeople is the issuer of people, by the last part of its URL. The others
+// have the names of their providers.
+const devPeople = "people"
 
 const devKeyFile, devIssuerFile = "dev-issuer.key", "dev-issuer.json"
 
@@ -129,9 +129,10 @@ func (d *devIssuer) keyID() string {
 // ServeHTTP serves discovery and keys below /dev/issuer/.
 func (d *devIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	provider, file, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/dev/issuer/"), "/")
+	_, known := devProviders()[provider]
 	var answer any
 	switch {
-	case provider != devGitHub && provider != devPeople:
+	case !known && provider != devPeople:
 	case file == ".well-known/openid-configuration":
 		answer = map[string]any{
 			"issuer":                                d.URL(provider),
@@ -141,7 +142,11 @@ func (d *devIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"subject_types_supported":               []string{"public"},
 		}
 	case file == "jwks":
-		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: d.key.Public(), KeyID: d.keyID(), Algorithm: "ES256", Use: "sig"}}}
+		use := "sig"
+		if provider == identity.SPIFFE { // a trust domain's bundle
+			use = "jwt-svid"
+		}
+		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: d.key.Public(), KeyID: d.keyID(), Algorithm: "ES256", Use: use}}}
 	}
 	if answer == nil {
 		http.NotFound(w, r)
@@ -168,17 +173,11 @@ const devWorkflow = "provost-dev/workflows/.github/workflows/build.yml@refs/head
 // names and types.
 func (d *devIssuer) github(t devToken, now time.Time) map[string]any {
 	owner, _, _ := strings.Cut(t.Repository, "/")
-	sha := t.Extra["sha"]
-	if sha == "" {
-		sha = standInCommit(t.Repository + "@" + t.Ref)
-	}
-	refType := "branch"
-	if strings.HasPrefix(t.Ref, "refs/tags/") {
-		refType = "tag"
-	}
+	sha := t.commit("sha")
+	refType, _ := t.short()
 	run := strconv.FormatInt(now.UnixMilli(), 10)
 	return map[string]any{
-		"iss": d.URL(devGitHub), "sub": "repo:" + t.Repository + ":ref:" + t.Ref, "jti": rand.Text(),
+		"iss": d.URL(identity.GitHub), "sub": "repo:" + t.Repository + ":ref:" + t.Ref, "jti": rand.Text(),
 		"repository": t.Repository, "repository_id": stableID(t.Repository),
 		"repository_owner": owner, "repository_owner_id": stableID(owner), "repository_visibility": "private",
 		"ref": t.Ref, "ref_type": refType, "ref_protected": "true", "sha": sha,
@@ -200,7 +199,7 @@ func (d *devIssuer) finish(claims map[string]any, t devToken, now time.Time) (st
 	claims["aud"] = t.Audience
 	claims["iat"], claims["nbf"], claims["exp"] = now.Unix(), now.Unix(), now.Add(t.Lifetime).Unix()
 	for name, value := range t.Extra {
-		claims[name] = value
+		override(claims, name, value)
 	}
 	return d.mint(claims)
 }

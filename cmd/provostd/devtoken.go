@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"provost/api/identity"
 )
 
 func devTokenCommand() *cobra.Command {
@@ -22,9 +24,14 @@ func devTokenCommand() *cobra.Command {
 		Use:   "dev-token",
 		Short: "Print a workload token of the development issuer",
 		Long: `Print a workload token of the development issuer, with the claims of a CI
-provider. Only the service that provostd dev runs on the same data believes it.`,
+provider. Only the service that provostd dev runs on the same data believes it.
+
+Its builders of buildkite and spiffe are of the repository acme/app alone: tokens
+of those providers name no repository. --claim also overrides a member of an
+object, by a dotted name such as kubernetes.io.pod.name.`,
 		Example: `  provostd dev-token --data ./provost-dev --issuer github --repository acme/app --ref refs/heads/main
-  provostd dev-token --repository acme/app --ref refs/heads/main --claim runner_environment=self-hosted`,
+  provostd dev-token --repository acme/app --ref refs/heads/main --claim runner_environment=self-hosted
+  provostd dev-token --issuer gitlab --repository acme/app --ref refs/tags/v1.2.3`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			t := devToken{Repository: repository, Ref: ref, Audience: audience, Lifetime: lifetime}
@@ -39,7 +46,7 @@ provider. Only the service that provostd dev runs on the same data believes it.`
 				t.Audience = issuer.Audience
 			}
 			now := time.Now()
-			token, err := issuer.finish(issuer.github(t, now), t, now)
+			token, err := issuer.finish(devProviders()[provider].claims(issuer, t, now), t, now)
 			if err != nil {
 				return err
 			}
@@ -49,7 +56,7 @@ provider. Only the service that provostd dev runs on the same data believes it.`
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data", defaultData, "`DIR` of provostd dev")
-	f.StringVar(&provider, "issuer", devGitHub, "`PROVIDER` whose claims to make: github")
+	f.StringVar(&provider, "issuer", identity.GitHub, "`PROVIDER` whose claims to make: "+strings.Join(devProviderNames(), ", "))
 	f.StringVar(&repository, "repository", "", "`OWNER/NAME` that the build is of")
 	f.StringVar(&ref, "ref", "", "`REF` that the build is of, such as refs/heads/main")
 	f.StringVar(&audience, "audience", "", "`URL` that the token is for (default the development service)")
@@ -61,8 +68,8 @@ provider. Only the service that provostd dev runs on the same data believes it.`
 var repositoryName = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$`)
 
 func (t *devToken) validate(provider string, claims []string) error {
-	if provider != devGitHub {
-		return usageError{hint(fmt.Errorf("--issuer %q is not known", provider), "the providers of this version: github")}
+	if _, ok := devProviders()[provider]; !ok {
+		return usageError{hint(fmt.Errorf("--issuer %q is not known", provider), "the providers: "+strings.Join(devProviderNames(), ", "))}
 	}
 	if !repositoryName.MatchString(t.Repository) {
 		return usageError{fmt.Errorf("--repository %q: want OWNER/NAME", t.Repository)}

@@ -102,7 +102,7 @@ func perfect() verify.Facts {
 		Now: now, Artifact: attest.SHA256([]byte("app")),
 		Provenance: []verify.ProvenanceFact{{
 			Believed: believed, BuilderID: builder, BuildType: attest.GitHubWorkflowType, InvocationID: "i",
-			Source: verify.Source{Repository: repository, Ref: "refs/heads/main", Commit: strings.Repeat("c", 40)}, UnknownParameters: []string{},
+			Source: verify.Source{Repository: repository, Ref: "refs/heads/main", Commit: strings.Repeat("c", 40)}, UnknownParameters: []string{}, TenantSupplied: []string{},
 		}},
 		SBOMs: []verify.SBOMFact{{Believed: believed, PredicateType: "https://cyclonedx.org/bom"}},
 	}
@@ -403,6 +403,7 @@ func TestJudgeParametersNotKnown(t *testing.T) {
 // idle are the parts of the input that decide nothing, once there is an SBOM.
 var idle = []string{
 	"facts.artifact", "facts.provenance.0.attestation", "facts.provenance.0.buildType", "facts.provenance.0.invocationId",
+	"facts.provenance.0.level", "facts.provenance.0.tenantSupplied",
 	"facts.sboms.0.attestation", "facts.sboms.0.predicateType",
 	"environment.name", "environment.sbom", "environment.builders.0.level",
 }
