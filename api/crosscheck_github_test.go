@@ -4,13 +4,14 @@
 package api
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"provost/api/identity"
 	"provost/attest"
 	"provost/verify"
@@ -283,5 +284,62 @@ func TestCrossCheckedProvenance(t *testing.T) {
 	said, _ := got.InternalParameters["api"].(map[string]any)
 	if said["status"] != "in_progress" || said["triggering_actor_id"] != "13" || said["host"] == "" {
 		t.Errorf("the API's part is %v", said)
+	}
+}
+
+// The API is asked when the token is exchanged, and the session keeps what it
+// said. Silence is a lower level under another id, contradiction is no session.
+func TestExchangeAsksTheAPI(t *testing.T) {
+	p := newIDP(t)
+	row := builderRow(p.URL, "acme", `claims.repository_id == "74"`)
+	row.Level, row.CrossCheck = 3, true
+	api := newCIAPI(t, "", nil)
+	sessions := &sessionsInMemory{}
+	a, err := NewAuthenticator(
+		[]Issuer{{URL: p.URL, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: identity.GitHub, CrossCheck: &CrossCheck{URL: api.URL, TokenFile: "token"}}},
+		[]Rule{{Issuer: p.URL, Claims: map[string]string{"repository_id": "74"}, Roles: []attest.Role{attest.RoleSigner}}},
+		AuthOptions{Now: p.now, Service: service, Registry: &rows{all: []attest.Builder{row}}, Sessions: sessions, Secret: func(string) (string, error) { return checkedSecret, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := map[string]any{checkedRunURL: shape(t, checkedGitHubAnswer, nil), checkedHead: checkedObject("refs/heads/main", "commit", commitA)}
+	failed := map[string]any{checkedRunURL: shape(t, checkedGitHubAnswer, map[string]any{"status": "completed", "conclusion": "failure"}), checkedHead: good[checkedHead]}
+	for _, c := range []struct {
+		name    string
+		answers map[string]any
+		id      string
+		level   int
+	}{
+		{"it confirms", good, builder, 3},
+		{"it fails", map[string]any{checkedRunURL: 500}, builder + "/level/2", 2},
+		{"the run has failed", failed, builder + "/level/1", 1},
+	} {
+		api.mu.Lock()
+		api.answers = c.answers
+		api.mu.Unlock()
+		secret, _, _, err := a.Exchange(t.Context(), exchange{token: p.token(nil)})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		api.mu.Lock()
+		asked := len(api.asked)
+		api.answers = nil
+		api.mu.Unlock()
+		a.open = openSessions{} // as on another replica, or after a restart
+		caller, err := a.Authenticate(t.Context(), secret)
+		if err != nil || caller.Build == nil || caller.Build.BuilderID != c.id || caller.Build.Level != c.level || (caller.Build.LevelReason == "") != (c.level == 3) {
+			t.Errorf("%s: %+v, %v; want level %d of %s", c.name, caller.Build, err, c.level, c.id)
+		}
+		if len(api.asked) != asked {
+			t.Errorf("%s: the API was asked again in the session", c.name)
+		}
+	}
+	api.mu.Lock()
+	api.answers = map[string]any{checkedRunURL: shape(t, checkedGitHubAnswer, map[string]any{"head_sha": commitB}), checkedHead: good[checkedHead]}
+	api.mu.Unlock()
+	before := len(sessions.all)
+	if secret, _, _, err := a.Exchange(t.Context(), exchange{token: p.token(nil)}); !errors.Is(err, attest.ErrDenied) || secret != "" || len(sessions.all) != before {
+		t.Errorf("the API says another commit: %q, %v; want it denied and nothing stored", secret, err)
 	}
 }

@@ -39,6 +39,9 @@ type Client struct {
 	// as the client lives. A service that asks for a session gets the token
 	// exchanged, once, and the session from then on.
 	Sessions Sessions
+	// Bound are the artifacts that the tokens' audience is bound to: see
+	// attest.SubjectSet; nil for none.
+	Bound []Subject
 	// Version of the program that asks, for the User-Agent; "" for "devel".
 	Version string
 

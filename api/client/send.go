@@ -127,7 +127,7 @@ func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
 	case p.Type != SessionRequired:
 		return status, raw, err
 	}
-	s, err := c.OpenSession(ctx, token, SessionRequest{})
+	s, err := c.OpenSession(ctx, token, SessionRequest{Subjects: c.Bound})
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: open session: %w", errUnsent, err)
 	}

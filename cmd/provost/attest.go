@@ -28,11 +28,24 @@ type keeper struct {
 	path    string
 	force   bool
 	explain bool // print the fields of provenance and their origins, too
+	bind    bool // ask the CI for a token that is good for the artifacts alone
 }
 
 func (k *keeper) register(c *cobra.Command) {
 	c.Flags().StringVar(&k.path, "bundle", "", "`FILE` to keep the bundle in (default ARTIFACT.sigstore.json, and from the second on a line of ARTIFACT.intoto.jsonl)")
 	c.Flags().BoolVar(&k.force, "force", false, "replace the file that --bundle names")
+	c.Flags().BoolVar(&k.bind, "bind", false, "ask the CI for a token that is good for these artifacts alone (not on GitLab, where the job's definition says the audience)")
+}
+
+// service is a client that attests artifacts.
+func (k *keeper) service(o *options, artifacts []artifact) (*client.Client, error) {
+	if k.bind {
+		if o.tokenFile != "" || os.Getenv("PROVOST_TOKEN") != "" || os.Getenv("GITLAB_CI") == "true" {
+			return nil, usageError{hint(errors.New("--bind asks the CI for a token of its own"), "it goes without --token-file and PROVOST_TOKEN, and not on GitLab")}
+		}
+		o.bound = artifacts
+	}
+	return o.service()
 }
 
 func attestProvenanceCommand(o *options) *cobra.Command {
@@ -55,7 +68,7 @@ claims), of the CI's API, of the builder registry, or of the tenant.`,
 			if err != nil {
 				return err
 			}
-			service, err := o.service()
+			service, err := keep.service(o, artifacts)
 			if err != nil {
 				return err
 			}
@@ -123,7 +136,7 @@ builder.id and buildType must be the registered ones.`,
 			if err != nil {
 				return usageError{err}
 			}
-			service, err := o.service()
+			service, err := keep.service(o, artifacts)
 			if err != nil {
 				return err
 			}
@@ -160,7 +173,7 @@ func attestSBOMCommand(o *options) *cobra.Command {
 			if err != nil {
 				return hint(fmt.Errorf("read SBOM: %w", err), "--sbom FILE names a CycloneDX or SPDX document in JSON")
 			}
-			service, err := o.service()
+			service, err := keep.service(o, artifacts)
 			if err != nil {
 				return err
 			}

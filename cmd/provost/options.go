@@ -21,6 +21,7 @@ import (
 // options are the flags that every verb has.
 type options struct {
 	output, url, tokenFile string
+	bound                  []artifact // that the CI's token is asked for; nil for any
 	connection
 }
 
@@ -51,7 +52,24 @@ func (o *options) service() (*client.Client, error) {
 		return nil, usageError{hint(fmt.Errorf("service %q is not a URL", o.url), "set PROVOST_URL, or pass --url https://provost.example.com")}
 	}
 	c := &client.Client{URL: strings.TrimRight(o.url, "/"), Token: o.token, Version: version, Sessions: openSessions()}
+	for _, a := range o.bound {
+		c.Bound = append(c.Bound, client.Subject{Digest: map[string]string{a.Digest.Algorithm(): a.Digest.Hex()}})
+	}
 	return c, o.connection.apply(c, o.tokenFile)
+}
+
+// audience is what the CI's token is asked for: the service, and, with bound
+// artifacts, the digest of their set.
+func (o *options) audience() string {
+	service := strings.TrimRight(o.url, "/")
+	if len(o.bound) == 0 {
+		return service
+	}
+	var digests []attest.Digest
+	for _, a := range o.bound {
+		digests = append(digests, a.Digest)
+	}
+	return service + "/?d=" + attest.SubjectSet(digests).Hex()
 }
 
 // maxToken is the largest token read, in bytes.
@@ -77,7 +95,7 @@ func (o *options) token(ctx context.Context) (string, error) {
 	if t, ok, err := sessionToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
 		return t, err
 	}
-	return ciToken(ctx, strings.TrimRight(o.url, "/"))
+	return ciToken(ctx, o.audience())
 }
 
 // trust reads the trusted root from a file, or asks the service for it.
