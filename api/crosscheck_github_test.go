@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"provost/api/identity"
 	"provost/attest"
 	"provost/verify"

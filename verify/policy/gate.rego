@@ -86,7 +86,13 @@ sound(fact) if {
 
 default level := 0
 
-level := max({b.level | some i in accepted; some b in env.builders; b.id == provenance[i].builderId})
+level := max({l | some i in accepted; some b in env.builders; b.id == provenance[i].builderId; l := claimed(provenance[i], b)})
+
+# What the environment vouches for, and no more than the provenance claims,
+# where it says what it claims.
+claimed(p, b) := min({b.level, p.level}) if object.get(p, "level", 0) > 0
+
+claimed(p, b) := b.level if object.get(p, "level", 0) == 0
 
 # Why a rule does not hold, or what makes it hold. Only words: no verdict
 # depends on them.

@@ -275,3 +275,12 @@ test_level_is_of_what_was_accepted if {
 		gate.level == want with input as in_a
 	}
 }
+
+# A level that the provenance does not claim is not in the verdict, whatever the
+# environment says of its builder.
+test_level_is_no_more_than_claimed if {
+	gate.level == 2 with input as changed("/facts/provenance", [object.union(provenance, {"level": 2})])
+	gate.level == 3 with input as changed("/facts/provenance", [object.union(provenance, {"level": 3})])
+	gate.level == 3 with input as changed("/facts/provenance", [object.union(provenance, {"level": 0})])
+	gate.level == 3 with input as changed("/facts/provenance", [object.remove(provenance, ["level"])])
+}
