@@ -6,6 +6,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +26,13 @@ type builders struct {
 
 	mu   sync.Mutex
 	last *snapshot
+	rows []attest.Builder // that last is of
 	read time.Time
 }
+
+// sameRow reports whether two readings of a row are the same: its revision says
+// what it was when it was stored, and its state whether it is believed now.
+func sameRow(a, b attest.Builder) bool { return a.Revision == b.Revision && a.State == b.State }
 
 // A snapshot is the registry at one revision, ready to be matched. Nobody
 // changes it.
@@ -67,8 +73,8 @@ func (b *builders) current(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("builder registry: %w", err)
 	}
-	if b.last == nil || b.last.revision != revision {
-		b.last = newSnapshot(rows, revision)
+	if b.last == nil || b.last.revision != revision || !slices.EqualFunc(b.rows, rows, sameRow) {
+		b.last, b.rows = newSnapshot(rows, revision), rows
 	}
 	b.read = now
 	return b.last, nil
@@ -77,6 +83,9 @@ func (b *builders) current(ctx context.Context) (*snapshot, error) {
 func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
 	s := &snapshot{revision: revision, active: map[string][]registered{}, broken: map[string]error{}}
 	for _, row := range rows {
+		if row.State == attest.BuilderUnbelieved { // closed: whichever row it stands for might be the one that matched
+			s.broken[row.Issuer] = fmt.Errorf("builder %s revision %d is not what was signed", row.Name, row.Revision)
+		}
 		if row.State != attest.BuilderActive {
 			continue
 		}

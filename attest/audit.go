@@ -260,8 +260,8 @@ func ParseAuditHead(service string, predicate []byte) (AuditHead, error) {
 }
 
 // auditIssue is the record that goes with an intent: who may have what signed.
-// It is nil for what nobody asked for: the service signs its audit heads by
-// itself, and a record of each would move the head for ever.
+// It is nil for what nobody asked for in these words: the service signs its audit
+// heads by itself, and a record of each would move the head for ever.
 func auditIssue(c Caller, p Predicate, in Intent) *AuditRecord {
 	var action string
 	switch p.(type) {
@@ -273,7 +273,7 @@ func auditIssue(c Caller, p Predicate, in Intent) *AuditRecord {
 		action = "attest.vsa"
 	case Revocation:
 		action = "attest.revocation"
-	case AuditHead:
+	case AuditHead, Registered: // a row is recorded as what was asked for
 		return nil
 	default:
 		action = "attest.statement"

@@ -34,6 +34,8 @@ const (
 	BuilderActive   = "active"
 	BuilderProposed = "proposed" // waits for a second person
 	BuilderRetired  = "retired"  // matches nothing any more; its page stays
+	// BuilderUnbelieved is a row that was read and is not what was signed.
+	BuilderUnbelieved = "unbelieved"
 )
 
 // A Builder is a row of the builder registry: which tokens speak for a builder,
@@ -74,6 +76,8 @@ type Builder struct {
 	ProposedAt time.Time `json:"proposedAt"`          // UTC
 	ApprovedBy Person    `json:"approvedBy,omitzero"` // the second person; zero when none was needed
 	ApprovedAt time.Time `json:"approvedAt,omitzero"` // UTC
+	// Attestation is the ID of the attestation that has the row, signed.
+	Attestation string `json:"attestation,omitempty"`
 }
 
 // A Person is who did something, so that two can be told apart.
@@ -183,6 +187,7 @@ func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, err
 		return Builder{}, err
 	}
 	b.State, b.ProposedBy, b.ProposedAt, b.ApprovedBy, b.ApprovedAt = BuilderActive, by.Is(), now.UTC(), Person{}, time.Time{}
+	b.Attestation = ""
 	switch {
 	case b.Level < 3:
 	case holds != nil && holds.State == BuilderActive && holds.Level == 3 && b.sameClaim(*holds): // the description alone

@@ -126,7 +126,7 @@ type SignedQuery struct {
 }
 
 // A Predicate is what a request asks to have said. [Provenance], [SBOM],
-// [Submitted], [VSA], [Revocation] and [AuditHead] are all there are; each
+// [Submitted], [VSA], [Revocation], [AuditHead] and [Registered] are all there are; each
 // stands in the file of its name.
 type Predicate interface {
 	// claim decides whether the caller may say this, and says it.

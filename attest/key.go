@@ -72,7 +72,7 @@ func PowerFor(predicateType string) Power {
 	switch {
 	case predicateType == ProvenanceType:
 		return PowerProvenance
-	case predicateType == VSAType, IsRevocation(predicateType), IsAuditHead(predicateType):
+	case predicateType == VSAType, IsRevocation(predicateType), IsAuditHead(predicateType), IsBuilder(predicateType):
 		return PowerVerdict
 	default:
 		return PowerEvidence

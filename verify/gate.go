@@ -239,7 +239,7 @@ func (f *finding) believe(trust *Trust, a attest.Attestation) {
 		if r, err = v.revocation(); err == nil {
 			f.revocations = append(f.revocations, r)
 		}
-	case attest.IsAuditHead(v.statement.PredicateType): // whoever asks about its hash finds it; it is about no artifact
+	case attest.IsAuditHead(v.statement.PredicateType), attest.IsBuilder(v.statement.PredicateType): // whoever asks about its hash finds it; it is about no artifact
 		f.count--
 		return
 	default:

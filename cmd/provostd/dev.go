@@ -20,7 +20,6 @@ import (
 
 	"provost/api"
 	"provost/attest"
-	"provost/store"
 	"provost/verify/policy"
 )
 
@@ -119,7 +118,7 @@ func (d dev) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	if err := devBuilders(ctx, s.store, issuer); err != nil {
+	if err := devBuilders(ctx, s.builders, issuer); err != nil {
 		return err
 	}
 	if err := devTUF(ctx, config, s, data); err != nil {
@@ -138,10 +137,10 @@ func (d dev) run(ctx context.Context) error {
 }
 
 // devBuilders registers the development builders, as the administrator would.
-func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error {
+func devBuilders(ctx context.Context, registry *api.Registrar, issuer *devIssuer) error {
 	admin := attest.Caller{Issuer: issuer.URL(devPeople), Subject: "admin", Grants: attest.Grants}
 	for _, b := range issuer.builders() {
-		rows, revision, err := db.Builders(ctx)
+		rows, revision, err := registry.Builders(ctx)
 		if err != nil {
 			return err
 		}
@@ -152,7 +151,7 @@ func devBuilders(ctx context.Context, db *store.SQLite, issuer *devIssuer) error
 			continue
 		}
 		if b, err = b.Propose(nil, admin, time.Now()); err == nil {
-			_, err = db.AppendBuilder(ctx, b, revision)
+			_, err = registry.AppendBuilder(ctx, b, revision)
 		}
 		if err != nil {
 			return fmt.Errorf("register builder %s: %w", b.Name, err)
