@@ -47,10 +47,24 @@ type blob struct {
 func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In, error),
 	act func(context.Context, attest.Caller, In) (reply, error),
 ) echo.HandlerFunc {
+	return handleIf(s, grant, func(c attest.Caller) error { return c.Require(grant) }, decode, act)
+}
+
+// handleAny is [handle] for an act that decides itself who may, by what it is
+// done to, and records it. What names the act, for the records of refusals.
+func handleAny[In any](s *Server, what attest.Grant, decode func(echo.Context) (In, error),
+	act func(context.Context, attest.Caller, In) (reply, error),
+) echo.HandlerFunc {
+	return handleIf(s, what, func(attest.Caller) error { return nil }, decode, act)
+}
+
+func handleIf[In any](s *Server, grant attest.Grant, may func(attest.Caller) error, decode func(echo.Context) (In, error),
+	act func(context.Context, attest.Caller, In) (reply, error),
+) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		caller, err := s.authenticate(c)
 		if err == nil {
-			err = caller.Require(grant)
+			err = may(caller)
 		}
 		if err != nil {
 			return s.refused(c, grant, caller, err)

@@ -97,7 +97,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 		issuer.Signers[p] = s.authority.Signer(p)
 	}
 	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{
-		Now: time.Now, Service: c.Service, Registry: s.store, Sessions: s.store, Secret: apiToken,
+		Now: time.Now, Service: c.Service, Registry: s.store, Sessions: s.store, APIKeys: s.store, Secret: apiToken,
 	})
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
-		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.store, Log: s.log, Metrics: registry, Now: time.Now,
+		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.store, APIKeys: s.store, Log: s.log, Metrics: registry, Now: time.Now,
 		CallTimeout: c.RequestTimeout, Login: c.Login,
 	})
 	if err != nil {
