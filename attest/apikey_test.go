@@ -68,6 +68,7 @@ func TestAPIKeysDoNotEscalate(t *testing.T) {
 		{"a grant that is held in another tenant", ofTwo, anAPIKey("acme", GrantDecide), ErrDenied},
 		{"a tenant in which only the other grant is held", ofTwo, anAPIKey("globex", GrantDecide), ErrDenied},
 		{"every tenant, of a grant that is held in one", mixed, anAPIKey("", GrantRead), ErrDenied},
+		{"every tenant, by one of a tenant without a name", tenantPerson("bob", "", GrantAPIKeys, GrantRead), anAPIKey("", GrantRead), ErrDenied},
 		{"by one who may not make any", person("carol", GrantRead), anAPIKey("", GrantRead), ErrDenied},
 		{"by nobody", Caller{}, anAPIKey("", GrantRead), ErrDenied},
 		{"by a job", job, anAPIKey("", GrantRead), ErrDenied},
@@ -134,6 +135,16 @@ func TestAPIKeysThatCouldNotBeMeant(t *testing.T) {
 		change(&k)
 		if got, err := k.Create(all, keyTime); !errors.Is(err, ErrInvalid) || got.ID != "" {
 			t.Errorf("%s: %+v, %v; want it invalid", name, got, err)
+		}
+	}
+	stored, err := anAPIKey("acme", GrantRead).Create(all, keyTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range notForAPIKeys { // whoever wrote it into the database
+		stored.Grants = []Grant{GrantRead, g}
+		if err := stored.Validate(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("a stored key with %s: %v; want it invalid", g, err)
 		}
 	}
 	k := anAPIKey("127.0.0.1:8080/dev/issuer/github/65/74", GrantRead)
