@@ -113,6 +113,8 @@ type AuthOptions struct {
 	// Sessions keeps what workload tokens were exchanged for; without it none
 	// can be.
 	Sessions SessionStore
+	// APIKeys finds API keys; without it none is accepted.
+	APIKeys APIKeyFinder
 	// HTTPClient asks issuers for their keys. Its timeout is lowered to what
 	// is bearable, and it follows no redirect.
 	HTTPClient *http.Client
@@ -125,13 +127,15 @@ type AuthOptions struct {
 // An Authenticator turns tokens into callers, by one table of issuers, one of
 // rules, and the builder registry. It is safe for concurrent use.
 type Authenticator struct {
-	service  string
-	issuers  map[string]*issuer
-	rules    []rule
-	now      func() time.Time
-	memory   tokenMemory
-	open     openSessions
-	sessions SessionStore
+	service   string
+	issuers   map[string]*issuer
+	rules     []rule
+	now       func() time.Time
+	memory    tokenMemory
+	open      openSessions
+	sessions  SessionStore
+	apiKeys   APIKeyFinder
+	knownKeys apiKeyMemory
 	builders
 }
 
@@ -158,12 +162,15 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	a := &Authenticator{service: opts.Service, issuers: map[string]*issuer{}, now: opts.Now, sessions: opts.Sessions, builders: builders{registry: opts.Registry, now: opts.Now}}
+	a := &Authenticator{service: opts.Service, issuers: map[string]*issuer{}, now: opts.Now, sessions: opts.Sessions, apiKeys: opts.APIKeys, builders: builders{registry: opts.Registry, now: opts.Now}}
 	httpClient := boundedClient(opts.HTTPClient)
 	for _, i := range issuers {
 		provider, err := i.validate()
 		if err != nil {
 			return nil, fmt.Errorf("%w: issuer %q: %w", attest.ErrInvalid, i.URL, err)
+		}
+		if i.URL == attest.APIKeyIssuer(opts.Service) { // its subjects would be taken for keys
+			return nil, fmt.Errorf("%w: issuer %q: it is the one of our own API keys", attest.ErrInvalid, i.URL)
 		}
 		if a.issuers[i.URL] != nil {
 			return nil, fmt.Errorf("%w: issuer %q is listed twice", attest.ErrInvalid, i.URL)

@@ -83,7 +83,7 @@ func (s *Server) refused(c echo.Context, grant attest.Grant, caller attest.Calle
 	defer cancel()
 	caller.Request, caller.Remote = whence(c)
 	action := strings.ReplaceAll(string(grant), ":", ".")
-	r := caller.Refused(action, c.Request().Method+" "+c.Request().URL.Path, said.Detail, s.now())
+	r := caller.Refused(action, c.Request().Method+" "+redacted(c.Request().URL.Path), said.Detail, s.now())
 	stranger := len(caller.Grants) == 0 && len(caller.Tenants) == 0
 	if auditErr := s.audit.refusal(ctx, r, stranger); auditErr != nil {
 		return fmt.Errorf("%w; and refused: %v", auditErr, err) // its kind ends here

@@ -96,9 +96,9 @@ func told(err error) string {
 }
 
 // detail is an error's words, fit for a line of JSON or of the log. They may
-// quote what came in, so they have a bound.
+// quote what came in, so they have a bound, and no secret that was put there.
 func detail(err error) string {
-	words := strings.ToValidUTF8(err.Error(), "�")
+	words := redacted(strings.ToValidUTF8(err.Error(), "�"))
 	if len(words) > maxDetail {
 		words = strings.ToValidUTF8(words[:maxDetail], "") + "…"
 	}

@@ -55,6 +55,7 @@ type fixture struct {
 	keys     *testKeys
 	rows     *rows
 	sessions *sessionsInMemory
+	kept     *apiKeysInMemory
 	ready    map[string]error
 }
 
@@ -63,6 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{t: t, ca: newTestCA(t), memory: newMemory(t), idp: newIDP(t), logs: &syncBuffer{}, reg: prometheus.NewRegistry(), ready: map[string]error{"store": nil}}
 	f.keys = &testKeys{ca: f.ca}
 	f.sessions = &sessionsInMemory{}
+	f.kept = &apiKeysInMemory{}
 	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: f.ca, Ledger: f.memory, Now: time.Now}
 	for _, p := range attest.Powers {
@@ -77,12 +79,19 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	auth, err := NewAuthenticator(
-		[]Issuer{{URL: f.idp.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: identity.GitHub}},
+		[]Issuer{
+			{URL: f.idp.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: identity.GitHub},
+			{URL: f.idp.URL + "/people", Audience: audience, Algorithms: []string{"ES256"}, MaxAge: 10 * time.Minute, Provider: identity.OIDC},
+		},
 		[]Rule{
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "gate"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "admin"}, Tenant: AllTenants, Grants: attest.Grants},
-		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows, Sessions: f.sessions})
+			{Issuer: f.idp.URL + "/people", Claims: map[string]string{"sub": "ada"}, Tenant: AllTenants, Grants: attest.Grants},
+			{Issuer: f.idp.URL + "/people", Claims: map[string]string{"sub": "bob"}, Tenant: "acme", Grants: []attest.Grant{attest.GrantAPIKeys, attest.GrantRead, attest.GrantSBOM}},
+			{Issuer: f.idp.URL + "/people", Claims: map[string]string{"sub": "eve"}, Tenant: "globex", Grants: []attest.Grant{attest.GrantAPIKeys, attest.GrantRead}},
+			{Issuer: f.idp.URL + "/people", Claims: map[string]string{"sub": "eve"}, Tenant: "initech", Grants: []attest.Grant{attest.GrantAPIKeys, attest.GrantDecide}},
+		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows, Sessions: f.sessions, APIKeys: f.kept})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +99,7 @@ func newFixture(t *testing.T) *fixture {
 		Issuer: issuer,
 		Gate: &verify.Gate{Trust: f.ca.trust, Service: service, Version: "test", Evidence: f.memory, Policy: judge,
 			Issuer: issuer, Decisions: f.memory, Now: time.Now},
-		Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: f.rows, Metrics: f.reg, Now: f.idp.now,
+		Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: f.rows, APIKeys: f.kept, Metrics: f.reg, Now: f.idp.now,
 		Ready: func(context.Context) map[string]error { return f.ready },
 		Log:   slog.New(slog.NewJSONHandler(f.logs, nil)),
 	})

@@ -47,7 +47,7 @@ type blob struct {
 func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In, error),
 	act func(context.Context, attest.Caller, In) (reply, error),
 ) echo.HandlerFunc {
-	return handleAny(s, []attest.Grant{grant}, decode, act)
+	return handleIf(s, grant, func(c attest.Caller) error { return c.Require(grant) }, decode, act)
 }
 
 // handleAny is [handle] for a call that one of several grants is enough for;
@@ -55,13 +55,29 @@ func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In
 func handleAny[In any](s *Server, grants []attest.Grant, decode func(echo.Context) (In, error),
 	act func(context.Context, attest.Caller, In) (reply, error),
 ) echo.HandlerFunc {
+	return handleIf(s, grants[0], func(c attest.Caller) error {
+		if slices.ContainsFunc(grants, func(g attest.Grant) bool { return c.Require(g) == nil }) {
+			return nil
+		}
+		return c.Require(grants[0])
+	}, decode, act)
+}
+
+// handleSelf is [handle] for an act that decides itself who may, by what it is
+// done to, and records it. What names the act, for the records of refusals.
+func handleSelf[In any](s *Server, what attest.Grant, decode func(echo.Context) (In, error),
+	act func(context.Context, attest.Caller, In) (reply, error),
+) echo.HandlerFunc {
+	return handleIf(s, what, func(attest.Caller) error { return nil }, decode, act)
+}
+
+func handleIf[In any](s *Server, grant attest.Grant, may func(attest.Caller) error, decode func(echo.Context) (In, error),
+	act func(context.Context, attest.Caller, In) (reply, error),
+) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		caller, err := s.authenticate(c)
-		grant := grants[0]
 		if err == nil {
-			held := slices.IndexFunc(grants, func(g attest.Grant) bool { return caller.Require(g) == nil })
-			grant = grants[max(held, 0)]
-			err = caller.Require(grant)
+			err = may(caller)
 		}
 		if err != nil {
 			return s.refused(c, grant, caller, err)

@@ -65,6 +65,9 @@ func newIDP(t testing.TB) *idp {
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/jwks"})
 	})
+	mux.HandleFunc("/people/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL + "/people", "jwks_uri": p.URL + "/jwks"})
+	})
 	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		p.asked++
@@ -132,6 +135,11 @@ func githubClaimsOf() map[string]any {
 		"runner_environment": "github-hosted", "repository_owner_id": "65", "repository_visibility": "private",
 		"run_id": "1234567890", "run_number": "10", "run_attempt": "2",
 	}
+}
+
+// person are the claims of one who logged in, at the issuer of people.
+func (p *idp) person(name string) map[string]any {
+	return map[string]any{"iss": p.URL + "/people", "sub": name, "repository": nil}
 }
 
 // token is a token of the run's claims with changes; nil takes a claim away.

@@ -122,6 +122,11 @@ func (m *memory) AppendAttestation(ctx context.Context, a attest.Attestation) (a
 			return first, nil
 		}
 	}
+	for _, in := range m.intents {
+		if in.ID == a.ID {
+			a.Tenant = in.Tenant
+		}
+	}
 	a.Seq = int64(len(m.attestations) + 1)
 	m.attestations = append(m.attestations, a)
 	return a, nil
@@ -147,7 +152,7 @@ func (m *memory) Attestations(_ context.Context, q attest.Query) (found []attest
 	}
 	for _, a := range m.attestations {
 		about := slices.ContainsFunc(a.Subjects, func(s attest.Subject) bool { return s.SHA256 == q.Artifact || s.SHA512 == q.Artifact })
-		if about && a.Seq > q.After && len(found) < q.Limit &&
+		if about && q.In.Has(a.Tenant) && a.Seq > q.After && len(found) < q.Limit &&
 			(q.PredicateType == "" || a.PredicateType == q.PredicateType) && a.PredicateType != q.NotPredicateType {
 			found = append(found, a)
 		}

@@ -100,9 +100,9 @@ func (s *Server) account(c echo.Context, err error, took time.Duration) {
 	s.metrics.request(route, method, status, took)
 
 	remote, _, _ := net.SplitHostPort(req.RemoteAddr)
-	t := traceOf(c)
+	t, path := traceOf(c), redacted(req.URL.Path)
 	attrs := []slog.Attr{
-		slog.String("request_id", t.id), slog.String("method", method), slog.String("path", req.URL.Path[:min(len(req.URL.Path), maxPath)]),
+		slog.String("request_id", t.id), slog.String("method", method), slog.String("path", path[:min(len(path), maxPath)]),
 		slog.String("route", route), slog.Int("status", status), slog.Float64("seconds", took.Seconds()),
 		slog.Int64("bytes", c.Response().Size), slog.String("remote", remote), slog.String("caller", t.caller),
 	}

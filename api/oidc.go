@@ -36,8 +36,8 @@ const (
 )
 
 // Authenticate returns the caller that a token speaks for: a session's secret,
-// or a signed JWT of a configured issuer, for our audience alone, in time and
-// not too old. A caller of no matching rule has no grants.
+// an API key's, or a signed JWT of a configured issuer, for our audience alone,
+// in time and not too old. A caller of no matching rule has no grants.
 //
 // A token that is not accepted is a [client.ErrUnauthenticated], and so is a
 // job's, which is accepted once, by [Authenticator.Exchange]. Claims that are
@@ -47,6 +47,9 @@ const (
 func (a *Authenticator) Authenticate(ctx context.Context, token string) (attest.Caller, error) {
 	if strings.HasPrefix(token, sessionPrefix) {
 		return a.session(ctx, token)
+	}
+	if strings.HasPrefix(token, apiKeyPrefix) {
+		return a.apiKey(ctx, token)
 	}
 	ad, err := a.admit(ctx, token)
 	switch {

@@ -92,6 +92,8 @@ type Config struct {
 	Auth    *Authenticator
 	// Builders is the registry that Auth reads.
 	Builders BuilderStore
+	// APIKeys are those that Auth reads.
+	APIKeys APIKeyStore
 	// Ready checks what the service needs, by name; nil for what is well. It
 	// must return when its context ends. Names are public, errors are not.
 	Ready   func(context.Context) map[string]error
@@ -114,7 +116,7 @@ func (c Config) validate() error {
 		missing bool
 	}{
 		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
-		{"Keys", c.Keys == nil}, {"Audit", c.Audit == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"Ready", c.Ready == nil},
+		{"Keys", c.Keys == nil}, {"Audit", c.Audit == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"APIKeys", c.APIKeys == nil}, {"Ready", c.Ready == nil},
 		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
 	} {
 		if f.missing {
@@ -134,6 +136,7 @@ type Server struct {
 	audit    *auditor
 	auth     *Authenticator
 	builders BuilderStore
+	apiKeys  APIKeyStore
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
@@ -157,7 +160,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
 		audit: &auditor{store: cfg.Audit, now: cfg.Now},
-		auth:  cfg.Auth, builders: cfg.Builders, log: cfg.Log, now: cfg.Now, metrics: m,
+		auth:  cfg.Auth, builders: cfg.Builders, apiKeys: cfg.APIKeys, log: cfg.Log, now: cfg.Now, metrics: m,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
 		routes: map[string]bool{}, timeout: cfg.CallTimeout,
@@ -202,6 +205,9 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.PUT("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeBuilder, audited(s, "builders.put", builderObject, s.putBuilder)))
 	e.POST("/v1/builders/:name/approval", handle(s, attest.GrantApprove, decodeApproval, audited(s, "builders.approve", builderObject, s.approveBuilder)))
 	e.DELETE("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeNamedBuilder, audited(s, "builders.retire", builderObject, s.retireBuilder)))
+	e.GET("/v1/apikeys", handle(s, attest.GrantAPIKeys, decodeAuditQuery, s.listAPIKeys))
+	e.POST("/v1/apikeys", handle(s, attest.GrantAPIKeys, decodeAPIKey, audited(s, "apikeys.create", apiKeyObject, s.createAPIKey)))
+	e.DELETE("/v1/apikeys/:id", handleSelf(s, "apikeys.revoke", decodeAPIKeyID, s.revokeAPIKey)) // its owner, too
 	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, audited(s, "timestamp", queryObject, s.timestamp)))
 	e.GET("/v1/audit", handle(s, attest.GrantAudit, decodeAuditQuery, s.auditLog))
 

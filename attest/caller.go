@@ -82,7 +82,8 @@ type Caller struct {
 	Grants  []Grant
 	Tenants map[string][]Grant
 	// Tenant is where what a job has signed belongs, made of the token's
-	// immutable ids or named by its rules; "" for people and gates.
+	// immutable ids or named by its rules, or the one of an API key; "" for
+	// people and gates.
 	Tenant string
 	// Person is who it is, if it is a person: see Person.Key.
 	Person string

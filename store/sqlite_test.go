@@ -109,7 +109,12 @@ func fillTables(t testing.TB, s *SQLite) {
 	head.PredicateType = attest.AuditHeadType("https://service.example")
 	_, _, err10 := s.AppendIntent(ctx, head)
 	_, err11 := s.AppendAttestation(ctx, testAttestation(head, []byte("head")))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11); err != nil {
+	created := time.Unix(0, 0).UTC()
+	_, err12 := s.AppendAPIKey(ctx, attest.APIKey{
+		ID: attest.NewID(), Name: "key", Hash: attest.SHA256([]byte("secret")), Grants: []attest.Grant{attest.GrantRead},
+		Owner: attest.Person{Key: "ada"}, CreatedAt: created, ExpiresAt: created.Add(time.Hour),
+	})
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,7 +130,7 @@ func TestAppendOnly(t *testing.T) {
 			"SELECT seq, hex(digest), predicate_type FROM attested", "SELECT seq, id, verdict FROM decisions", "SELECT name, version, der FROM certificates",
 			"SELECT intent, '', '' FROM open_intents", "SELECT seq, signed_at, log FROM signed", "SELECT signer, key_version, count FROM signatures",
 			"SELECT seq, log, intent FROM log_orphans", "SELECT seq, id, reason FROM key_revocations",
-			"SELECT seq, why, hex(hash) FROM audit", "SELECT seq, '', '' FROM audit_heads",
+			"SELECT seq, why, hex(hash) FROM audit", "SELECT seq, '', '' FROM audit_heads", "SELECT id, grants, expires FROM api_keys",
 		} {
 			rows, err := s.readers.Query(q)
 			if err != nil {
@@ -148,7 +153,7 @@ func TestAppendOnly(t *testing.T) {
 		"DELETE FROM signatures", "UPDATE signatures SET count = count", "UPDATE signatures SET count = 0", "UPDATE signatures SET key_version = 9, count = 9",
 	}
 	for table, column := range map[string]string{
-		"audit": "why", "audit_heads": "seq", "signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
+		"audit": "why", "audit_heads": "seq", "api_keys": "expires", "signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
 		"intents": "caller_issuer", "subjects": "name", "attestations": "key_version", "attested": "predicate_type", "decisions": "verdict", "certificates": "version",
 	} {
 		// One column stands for all: the triggers do not name columns.

@@ -99,7 +99,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	}
 	s.builders = &api.Registrar{Service: c.Service, Store: s.store, Records: s.store, Issuer: issuer, Trust: s.trust}
 	auth, err := api.NewAuthenticator(c.Issuers, c.Access, api.AuthOptions{
-		Now: time.Now, Service: c.Service, Registry: s.builders, Sessions: s.store, Secret: apiToken,
+		Now: time.Now, Service: c.Service, Registry: s.builders, Sessions: s.store, APIKeys: s.store, Secret: apiToken,
 	})
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
 			Issuer: issuer, Decisions: s.store, Now: time.Now,
 		},
-		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.builders, Log: s.log, Metrics: registry, Now: time.Now,
+		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.builders, APIKeys: s.store, Log: s.log, Metrics: registry, Now: time.Now,
 		CallTimeout: c.RequestTimeout, Login: c.Login,
 	})
 	if err != nil {

@@ -35,6 +35,12 @@ func everything(ctx context.Context, b Backend, in attest.Intent) map[string]err
 	_, errs["KeyRevocations"] = b.KeyRevocations(ctx)
 	_, errs["Claim"] = b.Claim(ctx, "lease", "holder", at, at.Add(time.Hour))
 	errs["Release"] = b.Release(ctx, "lease", "holder")
+	key := newAPIKey("new", "")
+	_, errs["AppendAPIKey"] = b.AppendAPIKey(ctx, key)
+	_, errs["APIKeys"] = b.APIKeys(ctx, attest.Everywhere, 0, 9)
+	_, errs["APIKey"] = b.APIKey(ctx, key.ID)
+	_, errs["APIKeyByHash"] = b.APIKeyByHash(ctx, key.Hash)
+	_, errs["RevokeAPIKey"] = b.RevokeAPIKey(ctx, revokedKey(key))
 	_, errs["LogHead"] = b.LogHead(ctx, "aa")
 	_, errs["LogIndexes"] = b.LogIndexes(ctx, "aa", 0, 1)
 	_, errs["IntentOfMessage"] = b.IntentOfMessage(ctx, sha256Of("new"))
@@ -80,6 +86,10 @@ func contextDone(t *testing.T, b Backend) {
 	orphans, err := b.LogOrphans(t.Context(), 9)
 	if err != nil || len(orphans) != 0 {
 		t.Errorf("log orphans: got %v, %v: want none", orphans, err)
+	}
+	keys, err := b.APIKeys(t.Context(), attest.Everywhere, 0, 9)
+	if err != nil || len(keys) != 0 {
+		t.Errorf("API keys: got %v, %v: want none", keys, err)
 	}
 	if head := audited(t, b, 0); head != (attest.AuditHead{}) {
 		t.Errorf("audit log: got head %+v: want none", head)
@@ -217,6 +227,10 @@ func reopen(t *testing.T, b Backend) {
 		t.Fatalf("lease: got %t, %v", ok, err)
 	}
 	appendAudit(t, b, newAudit("before"))
+	key := appendAPIKey(t, b, newAPIKey("revoked", "a"))
+	if key, err = b.RevokeAPIKey(t.Context(), revokedKey(key)); err != nil {
+		t.Fatal(err)
+	}
 
 	b = r.Reopen(t)
 	defer b.Close()
@@ -255,6 +269,11 @@ func reopen(t *testing.T, b Backend) {
 	if n, err := b.Signatures(t.Context(), attest.PowerProvenance, 1); err != nil || n != int64(len(want)) {
 		t.Errorf("signatures: got %d, %v: want %d", n, err, len(want))
 	}
+	gotKey, err := b.APIKeyByHash(t.Context(), key.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "API key", key, gotKey)
 	appendAudit(t, b, newAudit("after"))
 	audited(t, b, 2)
 	if next := store(t, b, newIntent(artifact), "next"); next.Seq <= want[len(want)-1].Seq {

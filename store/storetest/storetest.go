@@ -52,6 +52,12 @@ type Backend interface {
 	AppendBuilder(ctx context.Context, b attest.Builder, revision int64) (attest.Builder, error)
 	BuilderHistory(ctx context.Context, name string) ([]attest.Builder, error)
 
+	AppendAPIKey(ctx context.Context, k attest.APIKey) (attest.APIKey, error)
+	APIKeys(ctx context.Context, in attest.Tenants, after int64, limit int) ([]attest.APIKey, error)
+	APIKey(ctx context.Context, id string) (attest.APIKey, error)
+	APIKeyByHash(ctx context.Context, hash attest.Digest) (attest.APIKey, error)
+	RevokeAPIKey(ctx context.Context, k attest.APIKey) (attest.APIKey, error)
+
 	LogHead(ctx context.Context, logID string) (attest.Attestation, error)
 	LogIndexes(ctx context.Context, logID string, from, to int64) ([]int64, error)
 	IntentOfMessage(ctx context.Context, message attest.Digest) (attest.Intent, error)
@@ -120,6 +126,9 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"the statements of a session are counted", sessionsCount},
 		{"what is asked for in some tenants is theirs", tenants},
 		{"the registry knows what holds and what waits", builders},
+		{"an API key comes back as it was", apiKeys},
+		{"an API key that cannot come back is refused", badAPIKeys},
+		{"an API key is revoked once", apiKeysRevoked},
 		{"log entries are found by index", logEntries},
 		{"an intent is found by its message", intentOfMessage},
 		{"log orphans are listed until they have an attestation", logOrphans},
