@@ -53,7 +53,7 @@ race:
 	go test -race -short ./...
 
 bench: build testbed
-	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./cmd ./keys ./store
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./api ./cmd ./keys ./store
 
 vuln:
 	go run $(GOVULNCHECK) ./...

@@ -397,11 +397,11 @@ func (a *Authenticator) caller(i *issuer, claims identity.Claims, checked *ident
 	} else {
 		caller.Person = i.person(claims)
 	}
-	build, row, err := i.build(a.service, claims, texts, checked, builders)
+	build, control, row, err := i.build(a.service, claims, texts, checked, builders)
 	if err != nil { // closed: nothing at all is granted on claims that do not add up
 		return attest.Caller{}, err
 	}
-	if caller.Build = build; build != nil {
+	if caller.Build, caller.Control = build, control; row != "" {
 		why = append(why, "builder "+row)
 	}
 	caller.Why = strings.Join(why, ", ")

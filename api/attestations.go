@@ -89,11 +89,39 @@ func decodeProvenance(c echo.Context) (attest.Request, error) {
 		return attest.Request{}, err
 	}
 	var wire client.ProvenanceRequest
-	if err := readJSON(c, maxSubjectsJSON, &wire); err != nil {
+	if err := readJSON(c, maxProvenanceJSON, &wire); err != nil {
 		return attest.Request{}, err
 	}
+	var p attest.Provenance
+	for _, d := range wire.ResolvedDependencies {
+		p.Dependencies = append(p.Dependencies, attest.Resource{URI: d.URI, Digest: d.Digest})
+	}
 	subjects, err := subjects(wire.Subjects)
-	return attest.Request{Subjects: subjects, Predicate: attest.Provenance{}, IdempotencyKey: key}, err
+	return attest.Request{Subjects: subjects, Predicate: p, IdempotencyKey: key}, err
+}
+
+// decodeStatement reads a statement that the caller wrote.
+func (s *Server) decodeStatement(c echo.Context) (attest.Request, error) {
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return attest.Request{}, err
+	}
+	if err := onlyQuery(c); err != nil {
+		return attest.Request{}, err
+	}
+	if _, err := mediaType(c, echo.MIMEApplicationJSON, attest.PayloadType); err != nil {
+		return attest.Request{}, err
+	}
+	body, err := readBody(c, attest.MaxStatement)
+	if err != nil {
+		return attest.Request{}, err
+	}
+	statement, err := attest.ParseSubmitted(body)
+	return attest.Request{
+		Subjects:       statement.Subjects,
+		Predicate:      attest.Submitted{Service: s.gate.Service, Type: statement.PredicateType, Predicate: statement.Predicate},
+		IdempotencyKey: key,
+	}, err
 }
 
 func subjects(wire []client.Subject) ([]attest.Subject, error) {

@@ -188,7 +188,7 @@ func TestProvenanceRequestsThatAreRefused(t *testing.T) {
 		{"a long name", `{"subjects":[{"name":"` + strings.Repeat("a", 2000) + `","digest":{"sha256":"` + digest + `"}}]}`, 413, "1024"},
 		{"10,000 subjects", `{"subjects":[` + strings.Join(many, ",") + `]}`, 413, "1024 subjects"},
 		{"deep nesting", `{"subjects":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, 400, "64"},
-		{"an oversized body", `{"subjects":"` + strings.Repeat("a", maxSubjectsJSON) + `"}`, 413, "bytes"},
+		{"an oversized body", `{"subjects":"` + strings.Repeat("a", maxProvenanceJSON) + `"}`, 413, "bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, p := f.post("/v1/attestations/provenance", c.body, "Content-Type", "application/json")

@@ -57,6 +57,8 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 	}{
 		{"/v1/attestations/provenance", "", subject, "", job, 201, "attest.provenance", artifact.String()},
 		{"/v1/attestations/sbom", "/v1/attestations/sbom?digest=" + artifact.String(), string(cycloneDX), "", job, 201, "attest.sbom", artifact.String()},
+		{"/v1/attestations", "", `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":"` + artifact.Hex() + `"}}],"predicateType":"https://cyclonedx.org/bom","predicate":` + string(cycloneDX) + `}`,
+			"", map[string]any{"role": "admin"}, 201, "attest.statement", "https://cyclonedx.org/bom " + artifact.String()},
 		{"/v1/attestations/:id/revocation", "/v1/attestations/" + made.ID + "/revocation", `{"reason":"x"}`, "", admin, 201, "attestations.revoke", made.ID},
 		{"/v1/decisions", "", `{"artifact":{"digest":"` + artifact.String() + `"},"environment":"prod"}`, "", gate, 200, "decide", artifact.String() + " to prod"},
 		{"/v1/keys/:signer/rotate", "/v1/keys/evidence/rotate", "", "", admin, 201, "keys.rotate", "signer evidence"},

@@ -47,9 +47,20 @@ type blob struct {
 func handle[In any](s *Server, grant attest.Grant, decode func(echo.Context) (In, error),
 	act func(context.Context, attest.Caller, In) (reply, error),
 ) echo.HandlerFunc {
+	return handleAny(s, []attest.Grant{grant}, decode, act)
+}
+
+// handleAny is [handle] for a call that one of several grants is enough for;
+// which of them it takes, the act decides.
+func handleAny[In any](s *Server, grants []attest.Grant, decode func(echo.Context) (In, error),
+	act func(context.Context, attest.Caller, In) (reply, error),
+) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		caller, err := s.authenticate(c)
+		grant := grants[0]
 		if err == nil {
+			held := slices.IndexFunc(grants, func(g attest.Grant) bool { return caller.Require(g) == nil })
+			grant = grants[max(held, 0)]
 			err = caller.Require(grant)
 		}
 		if err != nil {

@@ -28,7 +28,7 @@ import (
 // can set for it and for those who believe it.
 type idp struct {
 	*httptest.Server
-	t *testing.T
+	t testing.TB
 
 	mu        sync.Mutex
 	keys      []jose.JSONWebKey // private
@@ -47,7 +47,7 @@ var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
-func newIDP(t *testing.T) *idp {
+func newIDP(t testing.TB) *idp {
 	t.Helper()
 	p := &idp{t: t}
 	p.keys = []jose.JSONWebKey{
@@ -166,7 +166,7 @@ func (p *idp) sign(alg, kid string, payload []byte) string {
 	return ""
 }
 
-func signWith(t *testing.T, alg string, key any, payload []byte) string {
+func signWith(t testing.TB, alg string, key any, payload []byte) string {
 	t.Helper()
 	options := (&jose.SignerOptions{}).WithType("JWT")
 	if _, secret := key.([]byte); secret {

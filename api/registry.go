@@ -90,30 +90,36 @@ func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
 	return s
 }
 
-// build is the build that a token speaks for, and the name of its row; nil
-// when no builder's condition holds.
-func (i *issuer) build(service string, claims identity.Claims, texts identity.Texts, checked *identity.Checked, s *snapshot) (*attest.Build, string, error) {
+// build is the build that a token speaks for, or the control plane, and the
+// name of its row; nil when no builder's condition holds.
+func (i *issuer) build(service string, claims identity.Claims, texts identity.Texts, checked *identity.Checked, s *snapshot) (*attest.Build, *attest.Control, string, error) {
 	if err := s.broken[i.URL]; err != nil { // closed
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	var row *registered
 	for n := range s.active[i.URL] {
 		candidate := &s.active[i.URL][n]
-		if candidate.Mode != attest.ModeToken || !candidate.condition.Match(texts) {
+		if !candidate.condition.Match(texts) {
 			continue
 		}
 		if row != nil { // closed: which of two builders it was would be a guess
-			return nil, "", fmt.Errorf("%w: the token is ambiguous: it matches two builders", attest.ErrDenied)
+			return nil, nil, "", fmt.Errorf("%w: the token is ambiguous: it matches two builders", attest.ErrDenied)
 		}
 		row = candidate
 	}
 	if row == nil {
-		return nil, "", nil
+		return nil, nil, "", nil
+	}
+	if row.Mode == attest.ModeControlPlane {
+		return nil, &attest.Control{
+			Registration: attest.Registration{Name: row.Name, Revision: row.Revision, PredicateTypes: row.PredicateTypes},
+			BuilderID:    row.BuilderID(service, row.Level), BuildType: row.BuildType, Level: row.Level,
+		}, row.Name, nil
 	}
 	build, err := identity.Register(i.provider, claims, identity.Registered{
 		Service: service, Issuer: i.URL, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping, Checked: checked,
 	})
-	return build, row.Name, err
+	return build, nil, row.Name, err
 }
 
 // CheckBuilder returns an [attest.ErrInvalid] unless the row's issuer, condition
@@ -143,6 +149,9 @@ func (a *Authenticator) CheckBuilder(b attest.Builder) error {
 		}
 	}
 	if b.Mode != attest.ModeToken {
+		if b.CrossCheck || b.Repository != "" {
+			return fmt.Errorf("%w: builder %s: crossCheck and repository go with mode %s", attest.ErrInvalid, b.Name, attest.ModeToken)
+		}
 		return nil
 	}
 	rules := i.provider.Rules()

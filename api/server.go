@@ -34,6 +34,8 @@ const (
 	// the longest names, every character escaped.
 	maxSubjectsJSON = attest.MaxSubjects*(6*attest.MaxSubjectName+320) + 4096
 	maxQuestionJSON = 16 << 10
+	// maxProvenanceJSON holds that, and attest.MaxDependencies dependencies.
+	maxProvenanceJSON = maxSubjectsJSON + attest.MaxDependencies*3072
 
 	defaultPage = 100  // attestations
 	maxPage     = 1000 // attestations
@@ -184,6 +186,7 @@ func (s *Server) route(reg *prometheus.Registry) {
 
 	e.POST("/v1/sessions", s.openSession)
 	e.POST("/v1/attestations/provenance", handle(s, attest.GrantProvenance, decodeProvenance, s.attest))
+	e.POST("/v1/attestations", handleAny(s, []attest.Grant{attest.GrantStatement, attest.GrantProvenance}, s.decodeStatement, s.attest))
 	e.POST("/v1/attestations/sbom", handle(s, attest.GrantSBOM, decodeSBOM, s.attest))
 	e.GET("/v1/attestations/:id", handle(s, attest.GrantRead, decodeID, s.attestation))
 	e.POST("/v1/attestations/:id/revocation", handle(s, attest.GrantRevoke, decodeRevokeAttestation, audited(s, "attestations.revoke", idObject, s.revokeAttestation)))

@@ -236,13 +236,10 @@ func (c Caller) mayHaveSigned(predicateType string, subjects []Subject) error {
 	if !within(c.Bound, subjects) {
 		return fmt.Errorf("%w: the token is bound to other artifacts", ErrDenied)
 	}
-	if c.Build == nil || c.Build.Registration == nil || predicateType == VSAType || IsRevocation(predicateType) {
+	if c.registration() == nil || PowerFor(predicateType) == PowerVerdict {
 		return nil
 	}
-	if r := c.Build.Registration; !slices.Contains(r.PredicateTypes, predicateType) {
-		return fmt.Errorf("%w: builder %s is not registered for predicate type %s", ErrDenied, r.Name, predicateType)
-	}
-	return nil
+	return c.registeredFor(predicateType)
 }
 
 // sameClaim reports whether b and o say the same but for their descriptions.

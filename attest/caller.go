@@ -87,6 +87,8 @@ type Caller struct {
 	// Person is who it is, if it is a person: see Person.Key.
 	Person string
 	Build  *Build // the build that the token speaks for; nil for people and gates
+	// Control is the builder control plane that it is; nil for all others.
+	Control *Control
 
 	// Session is the ID of the session that its token was exchanged for, in
 	// hex; "" for a caller that needs none.

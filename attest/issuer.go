@@ -125,9 +125,9 @@ type SignedQuery struct {
 	Limit    int       // at most this many; must be positive
 }
 
-// A Predicate is what a request asks to have said. [Provenance], [SBOM], [VSA],
-// [Revocation] and [AuditHead] are all there are; each stands in the file of
-// its name.
+// A Predicate is what a request asks to have said. [Provenance], [SBOM],
+// [Submitted], [VSA], [Revocation] and [AuditHead] are all there are; each
+// stands in the file of its name.
 type Predicate interface {
 	// claim decides whether the caller may say this, and says it.
 	claim(Caller) (claim, error)

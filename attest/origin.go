@@ -47,6 +47,9 @@ func FromToken(claims ...string) Origin {
 func FromRegistry() Origin { return Origin{From: SourceRegistry} }
 
 func (o Origin) String() string {
+	if o.From == "" {
+		return "not recorded"
+	}
 	s := string(o.From)
 	if len(o.Names) > 0 {
 		s += " " + strings.Join(o.Names, ", ")
@@ -60,6 +63,21 @@ func (o Origin) String() string {
 // Origins are the origins of the fields of one predicate, by JSON pointer (RFC
 // 6901). An entry holds for everything below it that has none of its own.
 type Origins map[string]Origin
+
+// Of returns the origin of the field at a JSON pointer: its own, or that of the
+// nearest field above it that has one; the zero Origin when none has.
+func (o Origins) Of(pointer string) Origin {
+	for {
+		if origin, ok := o[pointer]; ok {
+			return origin
+		}
+		i := strings.LastIndexByte(pointer, '/')
+		if i < 0 {
+			return Origin{}
+		}
+		pointer = pointer[:i]
+	}
+}
 
 // extensionPrefix begins the names of the fields that are ours in provenance
 // (SLSA v1.2 provenance, "Extension fields": vendor and underscore).

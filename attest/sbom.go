@@ -18,16 +18,25 @@ func (s SBOM) claim(c Caller) (claim, error) {
 	if err := c.Require(GrantSBOM); err != nil {
 		return claim{}, err
 	}
+	predicateType, err := s.check()
+	if err != nil {
+		return claim{}, err
+	}
+	tenant, err := c.Home(GrantSBOM)
+	return claim{predicateType, s.Document, tenant}, err
+}
+
+// check returns the predicateType of the document's format.
+func (s SBOM) check() (string, error) {
 	if len(s.Document) > MaxPredicate {
-		return claim{}, &LimitError{What: "SBOM", Limit: MaxPredicate, Unit: "bytes"}
+		return "", &LimitError{What: "SBOM", Limit: MaxPredicate, Unit: "bytes"}
 	}
 	if err := CheckJSON(s.Document); err != nil {
-		return claim{}, fmt.Errorf("SBOM: %w", err)
+		return "", fmt.Errorf("SBOM: %w", err)
 	}
 	format, err := sbom.Sniff(s.Document)
 	if err != nil {
-		return claim{}, &DocumentError{What: "SBOM", Err: err}
+		return "", &DocumentError{What: "SBOM", Err: err}
 	}
-	tenant, err := c.Home(GrantSBOM)
-	return claim{format.PredicateType, s.Document, tenant}, err
+	return format.PredicateType, nil
 }

@@ -41,6 +41,8 @@ type ProvenanceFact struct {
 	Source            Source   `json:"source"`
 	UnknownParameters []string `json:"unknownParameters"` // external parameters that the build type does not have
 	TenantSupplied    []string `json:"tenantSupplied"`    // URIs of dependencies that the build itself named, and nobody checked
+
+	origins attest.Origins
 }
 
 // A Source is where a build came from.
@@ -70,7 +72,7 @@ func (f *Facts) add(service, id string, v *Verified) error {
 		}
 		p := ProvenanceFact{
 			Believed: b, BuilderID: build.BuilderID, BuildType: build.BuildType, InvocationID: build.InvocationID,
-			Level: build.Level, TenantSupplied: []string{},
+			Level: build.Level, TenantSupplied: []string{}, origins: build.Origins,
 		}
 		p.Source, p.UnknownParameters = source(service, build)
 		for _, d := range build.Dependencies {
@@ -83,6 +85,49 @@ func (f *Facts) add(service, id string, v *Verified) error {
 		f.SBOMs = append(f.SBOMs, SBOMFact{b, t})
 	}
 	return nil
+}
+
+// RuleOrigins is the rule of reasons that say whose word provenance is. They
+// decide nothing.
+const RuleOrigins = "provenance.origins"
+
+// maxExplained is how many provenances a decision explains.
+const maxExplained = 8
+
+// explain says whose word each provenance is.
+func (f *Facts) explain() (reasons []attest.Reason) {
+	for _, p := range f.Provenance[:min(len(f.Provenance), maxExplained)] {
+		reasons = append(reasons, attest.Reason{Rule: RuleOrigins, Severity: attest.SeverityInfo, Message: p.explain()})
+	}
+	return reasons
+}
+
+// explain says in a line whose word the fields of a provenance are. It is for
+// people, and part of the decision.
+func (p ProvenanceFact) explain() string {
+	bySource := map[string][]string{}
+	for pointer, o := range p.origins {
+		said := string(o.From)
+		if o.VerifiedBy != "" {
+			said += " verified by " + string(o.VerifiedBy)
+		}
+		if pointer == "" {
+			pointer = "/ (all others)"
+		}
+		bySource[said] = append(bySource[said], pointer)
+	}
+	parts := []string{fmt.Sprintf("attestation %s of %s", p.Attestation, p.BuilderID)}
+	if p.Level > 0 {
+		parts[0] += fmt.Sprintf(" at level %d", p.Level)
+	}
+	for _, source := range slices.Sorted(maps.Keys(bySource)) {
+		slices.Sort(bySource[source])
+		parts = append(parts, source+": "+strings.Join(bySource[source], " "))
+	}
+	if len(bySource) == 0 {
+		parts = append(parts, "where its fields come from is not recorded")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // remove takes out what some attestations said.

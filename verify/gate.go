@@ -382,6 +382,7 @@ func verdict(j Judgement, found finding) (attest.Verdict, []attest.Reason) {
 		}}
 	}
 	reasons := append(found.refused, j.Reasons...)
+	reasons = append(reasons, found.facts.explain()...)
 	for _, r := range reasons {
 		if r.Severity != attest.SeverityInfo {
 			return attest.VerdictDeny, reasons

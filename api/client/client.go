@@ -66,6 +66,13 @@ func (c *Client) AttestSBOM(ctx context.Context, artifact Artifact, document []b
 	return c.sign(ctx, call{path: "/v1/attestations/sbom", query: query, contentType: "application/json", body: document, idempotencyKey: idempotencyKey})
 }
 
+// AttestStatement asks for a statement that the caller wrote, of a predicate
+// type that its builder is registered for, to be signed. The key is as in
+// [Client.AttestProvenance].
+func (c *Client) AttestStatement(ctx context.Context, statement []byte, idempotencyKey string) (Attestation, error) {
+	return c.sign(ctx, call{path: "/v1/attestations", contentType: "application/json", body: statement, idempotencyKey: idempotencyKey})
+}
+
 func (c *Client) sign(ctx context.Context, k call) (a Attestation, err error) {
 	if k.idempotencyKey == "" {
 		k.idempotencyKey = attest.NewID()

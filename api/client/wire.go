@@ -26,9 +26,18 @@ type Subject struct {
 }
 
 // A ProvenanceRequest is all that a caller may say about its build: what came
-// out of it.
+// out of it, and what else went into it.
 type ProvenanceRequest struct {
 	Subjects []Subject `json:"subjects"`
+	// ResolvedDependencies are marked as tenant-supplied in the provenance:
+	// nobody checks them.
+	ResolvedDependencies []Resource `json:"resolvedDependencies,omitempty"`
+}
+
+// A Resource is something a build used.
+type Resource struct {
+	URI    string            `json:"uri"`
+	Digest map[string]string `json:"digest"`
 }
 
 // An Attestation is a released bundle.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,14 +19,15 @@ import (
 
 func attestCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "attest", Short: "Ask for signed attestations"}
-	c.AddCommand(attestProvenanceCommand(o), attestSBOMCommand(o))
+	c.AddCommand(attestProvenanceCommand(o), attestSBOMCommand(o), attestStatementCommand(o))
 	return c
 }
 
 // A keeper says where the bundle that comes back is kept.
 type keeper struct {
-	path  string
-	force bool
+	path    string
+	force   bool
+	explain bool // print the fields of provenance and their origins, too
 }
 
 func (k *keeper) register(c *cobra.Command) {
@@ -35,13 +37,19 @@ func (k *keeper) register(c *cobra.Command) {
 
 func attestProvenanceCommand(o *options) *cobra.Command {
 	var keep keeper
+	var dependencies []string
 	c := &cobra.Command{
 		Use:   "provenance ARTIFACT...",
 		Short: "Ask for SLSA provenance of the running build",
 		Long: `Ask for SLSA provenance v1 of the running build. What it says comes from the
-CI's own token; the command adds nothing but the digests of the artifacts.`,
-		Example: "  provost attest provenance dist/app dist/app.sha256",
-		Args:    cobra.MinimumNArgs(1),
+CI's own token; the command adds nothing but the digests of the artifacts, and
+dependencies that the provenance marks as tenant-supplied.
+
+--explain prints every field of it, and whose word it is: of the token (and which
+claims), of the CI's API, of the builder registry, or of the tenant.`,
+		Example: `  provost attest provenance dist/app dist/app.sha256
+  provost attest provenance --explain --dependency pkg:oci/golang=sha256:9f86d0… dist/app`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			artifacts, err := resolveAll(args)
 			if err != nil {
@@ -52,6 +60,13 @@ CI's own token; the command adds nothing but the digests of the artifacts.`,
 				return err
 			}
 			var req client.ProvenanceRequest
+			for _, d := range dependencies {
+				made, err := dependency(d)
+				if err != nil {
+					return err
+				}
+				req.ResolvedDependencies = append(req.ResolvedDependencies, made)
+			}
 			for _, a := range artifacts {
 				req.Subjects = append(req.Subjects, client.Subject{Name: a.Name, Digest: map[string]string{a.Digest.Algorithm(): a.Digest.Hex()}})
 			}
@@ -60,6 +75,66 @@ CI's own token; the command adds nothing but the digests of the artifacts.`,
 			})
 		},
 	}
+	keep.register(c)
+	c.Flags().BoolVar(&keep.explain, "explain", false, "print every field of the provenance and where it comes from")
+	c.Flags().StringArrayVar(&dependencies, "dependency", nil, "`URI=ALGORITHM:HEX` of something that went into the build; may be repeated")
+	return c
+}
+
+// dependency reads URI=ALGORITHM:HEX.
+func dependency(s string) (client.Resource, error) {
+	i := strings.LastIndexByte(s, '=')
+	if i > 0 {
+		if alg, value, ok := strings.Cut(s[i+1:], ":"); ok && alg != "" && value != "" {
+			return client.Resource{URI: s[:i], Digest: map[string]string{alg: value}}, nil
+		}
+	}
+	return client.Resource{}, usageError{hint(fmt.Errorf("--dependency %q: want URI=ALGORITHM:HEX", s), "such as --dependency git+https://github.com/acme/lib@v1=gitCommit:3f2a…")}
+}
+
+func attestStatementCommand(o *options) *cobra.Command {
+	var keep keeper
+	var predicateType, predicate string
+	c := &cobra.Command{
+		Use:   "statement --type URI --predicate FILE ARTIFACT...",
+		Short: "Have another predicate signed, of a type that the builder is registered for",
+		Long: `Have another predicate signed, of a type that the builder is registered for. SLSA
+provenance is accepted of a registered builder control plane alone, whose
+builder.id and buildType must be the registered ones.`,
+		Example: "  provost attest statement --type https://in-toto.io/attestation/test-result/v0.1 --predicate result.json dist/app",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if predicateType == "" || predicate == "" {
+				return usageError{hint(errors.New("--type URI and --predicate FILE are required"), "provost attest statement --help")}
+			}
+			artifacts, err := resolveAll(args)
+			if err != nil {
+				return err
+			}
+			raw, err := readBounded(predicate, attest.MaxPredicate)
+			if err != nil {
+				return hint(fmt.Errorf("read predicate: %w", err), "--predicate FILE names a JSON object")
+			}
+			s := attest.Statement{PredicateType: predicateType, Predicate: raw}
+			for _, a := range artifacts {
+				s.Subjects = append(s.Subjects, attest.Subject{Name: a.Name, SHA256: a.Digest})
+			}
+			statement, err := s.Encode()
+			if err != nil {
+				return usageError{err}
+			}
+			service, err := o.service()
+			if err != nil {
+				return err
+			}
+			return keep.around(o, artifacts, func() (client.Attestation, error) {
+				return service.AttestStatement(c.Context(), statement, "")
+			})
+		},
+	}
+	c.Flags().StringVar(&predicateType, "type", "", "the predicate type's `URI`")
+	c.Flags().BoolVar(&keep.explain, "explain", false, "of provenance, print every field and where it comes from")
+	c.Flags().StringVar(&predicate, "predicate", "", "`FILE` with the predicate, a JSON object; - for standard input")
 	keep.register(c)
 	return c
 }
@@ -131,13 +206,22 @@ func (k *keeper) around(o *options, artifacts []artifact, ask func() (client.Att
 		return hint(fmt.Errorf("attestation %s is signed and stored, but could not be kept here: %w", a.ID, err),
 			"the service has it: GET /v1/attestations/"+a.ID)
 	}
+	var fields []field
+	if k.explain {
+		if fields, err = explainBundle(a.Bundle); err != nil {
+			return fmt.Errorf("attestation %s is signed and kept in %s, but cannot be explained: %w", a.ID, path, err)
+		}
+	}
 	p := o.printer()
-	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, path}, func() {
+	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, path, fields}, func() {
 		for _, a := range artifacts {
 			p.printf("attested %s  %s\n", a.Digest, safe(orNone(a.Name)))
 		}
 		p.table("  type\t"+a.PredicateType, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
 			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)
+		if k.explain {
+			printFields(p, fields)
+		}
 	})
 }
 
@@ -163,6 +247,7 @@ type kept struct {
 	KeyVersion    int       `json:"keyVersion"`
 	SignedAt      time.Time `json:"signedAt"`
 	Bundle        string    `json:"bundle"`
+	Fields        []field   `json:"fields,omitempty"` // with --explain
 }
 
 // write keeps a bundle and says where. Without --bundle the first bundle of an

@@ -18,6 +18,7 @@ import (
 )
 
 type gateFlags struct {
+	explain                       bool
 	environment, vsa, trustedRoot string
 }
 
@@ -38,6 +39,7 @@ A PASS counts only with its signed verdict: the VSA is verified here, with
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c.Context(), o, args[0]) },
 	}
 	c.Flags().StringVar(&f.environment, "env", "", "`NAME` of the environment to go to")
+	c.Flags().BoolVar(&f.explain, "explain", false, "say whose word each field of the provenance is, too")
 	c.Flags().StringVar(&f.vsa, "vsa", "", "`FILE` to keep the signed verdict in; replaced if it exists")
 	c.Flags().StringVar(&f.trustedRoot, "trusted-root", "", "`FILE` with the trusted root that the verdict is verified with")
 	return c
@@ -91,7 +93,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 		}
 	}
 	p := o.printer()
-	if err := p.answer(d, func() { printDecision(p, a, d) }); err != nil {
+	if err := p.answer(d, func() { printDecision(p, a, d, f.explain) }); err != nil {
 		return err
 	}
 	switch d.Verdict {
@@ -139,10 +141,13 @@ func (f *gateFlags) checkVSA(trust *verify.Trust, a artifact, d client.Decision,
 	return nil
 }
 
-func printDecision(p printer, a artifact, d client.Decision) {
+func printDecision(p printer, a artifact, d client.Decision, explain bool) {
 	p.printf("%s  %s to %s\n", p.mark(d.Verdict.String()), a.Digest, d.Environment)
 	var rows []string
 	for _, r := range d.Reasons {
+		if r.Rule == verify.RuleOrigins && !explain {
+			continue
+		}
 		mark, colour := "ok", dim
 		if r.Severity != attest.SeverityInfo {
 			mark, colour = "no", red

@@ -26,6 +26,7 @@ const (
 
 type verifyFlags struct {
 	bundle, trustedRoot, revocations, predicateType, identity, issuer string
+	explain                                                           bool
 }
 
 func verifyCommand(o *options) *cobra.Command {
@@ -58,6 +59,7 @@ file must verify itself.`,
 	flags.StringVar(&f.revocations, "revocations", "", "`FILE` with revocations of attestations, one bundle a line")
 	flags.StringVar(&f.predicateType, "type", "", "only this predicate type: a `URI`, slsaprovenance1, cyclonedx or spdxjson")
 	flags.StringVar(&f.identity, "certificate-identity", "", "the signer's SAN `URI`, compared exactly")
+	flags.BoolVar(&f.explain, "explain", false, "print every field of provenance and where it comes from")
 	flags.StringVar(&f.issuer, "certificate-oidc-issuer", "", "the issuer `URL` in the signer's certificate, compared exactly")
 	return c
 }
@@ -77,6 +79,7 @@ type outcome struct {
 	Resource      string    `json:"resourceUri,omitempty"`        // of a VSA
 	Step          string    `json:"step,omitempty"`
 	Reason        string    `json:"reason,omitempty"`
+	Fields        []field   `json:"fields,omitempty"` // of provenance, with --explain
 }
 
 // report is the whole answer, as printed in JSON.
@@ -268,6 +271,7 @@ func accepted(v *verify.Verified) outcome {
 			if len(b.Dependencies) > 0 {
 				out.Source = b.Dependencies[0].URI
 			}
+			out.Fields, _ = explain(v.Statement())
 		}
 	}
 	if out.PredicateType == attest.VSAType {
@@ -280,6 +284,11 @@ func accepted(v *verify.Verified) outcome {
 }
 
 func (f *verifyFlags) print(p printer, a artifact, r report) error {
+	for i := range r.Bundles {
+		if !f.explain {
+			r.Bundles[i].Fields = nil
+		}
+	}
 	return p.answer(r, func() {
 		p.printf("%s  %s\n", p.mark(r.Verdict), a.Digest)
 		for _, b := range r.Bundles {
@@ -303,6 +312,9 @@ func (f *verifyFlags) print(p printer, a artifact, r report) error {
 				p.printf("\n%s\n", p.paint(green, "verified"))
 			}
 			p.table(rows...)
+			if len(b.Fields) > 0 {
+				printFields(p, b.Fields)
+			}
 		}
 		if len(r.Bundles) == 0 {
 			p.printf("%s\n", f.nothing())
