@@ -79,7 +79,7 @@ type pageCache struct {
 type builderHistory struct {
 	holds   attest.Builder // the row that held last: never one that was only proposed
 	retired bool
-	top     int // the highest level that it ever had
+	top     int // the highest level at which the service ever wrote for it; 0 for control planes
 	rows    []attest.Builder
 }
 
@@ -146,7 +146,10 @@ func newBuilderHistory(rows []attest.Builder) *builderHistory {
 	for _, b := range rows {
 		switch b.State {
 		case attest.BuilderActive:
-			h.holds, h.retired, h.top = b, false, max(h.top, b.Level)
+			h.holds, h.retired = b, false
+			if b.Mode == attest.ModeToken { // what a control plane submits has its full id, or none
+				h.top = max(h.top, b.Level)
+			}
 		case attest.BuilderRetired:
 			h.retired = true
 		default:
@@ -154,7 +157,7 @@ func newBuilderHistory(rows []attest.Builder) *builderHistory {
 		}
 		h.rows = append(h.rows, b)
 	}
-	if h.top == 0 {
+	if h.holds.Name == "" {
 		return nil
 	}
 	return &h

@@ -135,7 +135,7 @@ var tenantTerms = []attest.Term{
 // modeMeanings say who writes the provenance.
 var modeMeanings = map[attest.Mode]string{
 	attest.ModeToken:        "The service writes the predicate out of the job's verified token. Another field in the request is refused.",
-	attest.ModeControlPlane: "The builder's own control plane submits the predicate. The service pins builder.id and buildType, and adds what is its own.",
+	attest.ModeControlPlane: "The builder's own control plane submits the predicate. The service holds builder.id and buildType to be those of this page, and adds its extension fields.",
 }
 
 func (h *builderHistory) state() string {
@@ -221,7 +221,7 @@ func (s *Server) originsOf(b attest.Builder) (all []originEntry) {
 		return []originEntry{
 			{Field: "/buildDefinition/buildType", From: attest.SourceRegistry, When: "held to be this one"},
 			{Field: "/runDetails/builder/id", From: attest.SourceRegistry, When: "held to be this one"},
-			{Field: "/", From: attest.SourceControl, When: "everything else"},
+			{Field: "", From: attest.SourceControl, When: "everything else"},
 		}
 	}
 	provider, mapping := s.providerOf(b)
