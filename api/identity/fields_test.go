@@ -84,6 +84,7 @@ func fieldVariants(t *testing.T) map[string]struct {
 		OIDC: {generic, []variant{
 			{nil, mapped(func(*Mapping) {})},
 			{without("<mapping.internal>"), mapped(func(m *Mapping) { m.Repository = "" })},
+			{nil, mapped(func(m *Mapping) { m.Commit, m.Ref = "", "" })},
 		}},
 	}
 }

@@ -144,8 +144,13 @@ func (m *Mapping) fields() []Field {
 		bound.Repository = ""
 		all := whole.fields()
 		for i, f := range all {
-			if slices.Contains(f.Origin.Names, "<claim>") {
+			switch {
+			case slices.Contains(f.Origin.Names, "<claim>"):
 				all[i].Origin.Names = []string{"<mapping.internal>"}
+			case slices.Contains(f.Origin.Names, "<mapping.commit>") || f.Pointer == sourceURI:
+				all[i].When = "where mapping.commit is set"
+			case slices.Contains(f.Origin.Names, "<mapping.ref>"):
+				all[i].When = "where mapping.ref is set"
 			}
 		}
 		for _, f := range bound.fields() {
