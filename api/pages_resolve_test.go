@@ -83,6 +83,11 @@ func TestWhatProvenanceNamesResolves(t *testing.T) {
 					t.Errorf("the page does not say that %s is from %s", pointer, o)
 				}
 			}
+			for _, name := range regexp.MustCompile(`"(provost_\w+)"`).FindAllStringSubmatch(string(predicate), -1) {
+				if !slices.ContainsFunc(page.Extensions, func(term attest.Term) bool { return term.Name == name[1] && term.Meaning != "" }) {
+					t.Errorf("the page does not say what %s is", name[1])
+				}
+			}
 			if job.provider == identity.GitHub {
 				if build.BuildType != attest.GitHubWorkflowType {
 					t.Errorf("build type %s", build.BuildType)
