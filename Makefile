@@ -8,7 +8,7 @@ KEYS ?= file
 TESTBED = $(CURDIR)/bin/testbed
 VERSION ?= dev
 
-.PHONY: build demo drill test test-short lint fuzz race bench vuln testbed clean
+.PHONY: build demo drill identity test test-short lint fuzz race bench vuln testbed clean
 
 build:
 	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/provost ./cmd/provostd
@@ -24,11 +24,16 @@ drill: build
 	@go build -o bin/testbed/ ./deploy/testbed/vaultup
 	@sh deploy/drill.sh $(KEYS)
 
+# A job of every provider, and where each field of its provenance comes from.
+identity: build
+	@sh deploy/identity.sh
+
 test: lint testbed
 	go test -count=1 -timeout 20m ./...
 	$(MAKE) fuzz
 	$(MAKE) demo
 	$(MAKE) demo KEYS=vault
+	$(MAKE) identity
 	$(MAKE) drill
 
 test-short: lint

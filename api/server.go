@@ -145,6 +145,7 @@ type Server struct {
 	routes   map[string]bool // every path pattern
 	timeout  time.Duration   // of a call
 	login    *client.Login   // nil without one
+	pages    pageCache
 }
 
 // New makes a server of its parts. It registers its metrics, so one registry
@@ -220,6 +221,7 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.GET("/readyz", s.readyz)
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(reg, promhttp.HandlerOpts{})))
 	e.GET("/openapi.yaml", s.openapi)
+	s.routePages(e) // of builders and build types
 
 	for _, r := range e.Routes() {
 		s.routes[r.Path] = true

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ func (buildkite) Rules() Rules {
 		Immutable:    []string{"organization_id", "pipeline_id"},
 		Owners:       []string{"organization_slug"},
 		BuildType:    attest.BuildkiteJob,
+		Fields:       buildkiteFields,
 		NoRepository: "pipeline_id",
 	}
 }
@@ -110,3 +112,18 @@ func (b buildkite) Build(c Claims, reg Registered) (*attest.Build, error) {
 	}
 	return d.Build, nil
 }
+
+var buildkiteFields = slices.Concat([]Field{
+	{externalParameters + "source/repository", attest.FromRegistry(), ""},
+	{externalParameters + "source/ref", attest.FromToken("build_branch"), ""},
+	{externalParameters + "source/ref", attest.FromToken("build_tag"), "of a tag"},
+	{externalParameters + "job/step", attest.FromToken("step_key"), whereSaid},
+},
+	kept("buildkite", "", "", "agent_id", "build_source", "organization_id", "pipeline_id", "runner_environment"),
+	kept("buildkite", "", whereSaid, "build_id", "cluster_id", "queue_id"),
+	[]Field{
+		{sourceURI, attest.Origin{From: attest.SourceRegistry, Names: []string{"build_branch"}}, ""},
+		{sourceURI, attest.Origin{From: attest.SourceRegistry, Names: []string{"build_tag"}}, "of a tag"},
+		{sourceCommit, attest.FromToken("build_commit"), ""},
+		{invocationID, attest.FromToken("organization_slug", "pipeline_slug", "build_number", "job_id"), ""},
+	})

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ func (circleci) Rules() Rules {
 		Immutable: []string{circleciClaim + "project-id", circleciClaim + "org-id"},
 		Owners:    []string{circleciClaim + "pipeline-definition-id"},
 		BuildType: attest.CircleCIJob,
+		Fields:    circleciFields,
 	}
 }
 
@@ -128,3 +130,12 @@ func circleciContexts(r *reader, name string) []any {
 	}
 	return all
 }
+
+var circleciFields = slices.Concat([]Field{
+	{externalParameters + "source/repository", attest.FromToken(circleciClaim + "vcs-origin"), ""},
+	{externalParameters + "source/ref", attest.FromToken(circleciClaim + "vcs-ref"), ""},
+	{externalParameters + "pipeline/definition", attest.FromToken(circleciClaim + "pipeline-definition-id"), whereSaid},
+},
+	kept("circleci", circleciClaim, "", "org-id", "project-id", "ssh-rerun"),
+	kept("circleci", circleciClaim, whereSaid, "context-ids", "pipeline-id"),
+	[]Field{{invocationID, attest.FromToken(circleciClaim+"workflow-id", circleciClaim+"job-id"), ""}})

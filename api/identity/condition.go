@@ -29,6 +29,7 @@ type Condition struct {
 	text    string
 	program cel.Program
 	pins    Pins
+	expr    ast.Expr
 }
 
 // Pins are the values that a condition lets claims have, for the claims that it
@@ -83,7 +84,7 @@ func Compile(text string) (*Condition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: condition: %.300v", attest.ErrInvalid, err)
 	}
-	return &Condition{text, program, pinsOf(compiled.NativeRep().Expr())}, nil
+	return &Condition{text, program, pinsOf(compiled.NativeRep().Expr()), compiled.NativeRep().Expr()}, nil
 }
 
 // Exactly is the condition that all these claims have these very values.

@@ -134,3 +134,44 @@ func absoluteURI(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && u.Scheme != "" && u.User == nil && !strings.Contains(s, " ")
 }
+
+// fields are those of a mapped issuer's builds. Without a mapping they are those
+// of any.
+func (m *Mapping) fields() []Field {
+	if m == nil {
+		whole := Mapping{Repository: "<mapping.repository>", Ref: "<mapping.ref>", Commit: "<mapping.commit>", Invocation: "<mapping.invocation>", Internal: []string{"<claim>"}}
+		bound := whole
+		bound.Repository = ""
+		all := whole.fields()
+		for i, f := range all {
+			switch {
+			case slices.Contains(f.Origin.Names, "<claim>"):
+				all[i].Origin.Names = []string{"<mapping.internal>"}
+			case slices.Contains(f.Origin.Names, "<mapping.commit>") || f.Pointer == sourceURI:
+				all[i].When = "where mapping.commit is set"
+			case slices.Contains(f.Origin.Names, "<mapping.ref>"):
+				all[i].When = "where mapping.ref is set"
+			}
+		}
+		for _, f := range bound.fields() {
+			if f.Origin.From == attest.SourceRegistry {
+				f.When = "where mapping.repository is empty"
+				all = append(all, f)
+			}
+		}
+		return all
+	}
+	said, at := attest.FromToken(m.Repository), attest.FromToken(m.Repository, m.Ref)
+	if m.Repository == "" {
+		said, at = attest.FromRegistry(), attest.Origin{From: attest.SourceRegistry, Names: []string{m.Ref}}
+	}
+	all := []Field{{externalParameters + "source/repository", said, ""}}
+	if m.Ref != "" {
+		all = append(all, Field{externalParameters + "source/ref", attest.FromToken(m.Ref), ""})
+	}
+	all = append(all, kept("oidc", "", whereSaid, m.Internal...)...)
+	if m.Commit != "" {
+		all = append(all, Field{sourceURI, at, ""}, Field{sourceCommit, attest.FromToken(m.Commit), ""})
+	}
+	return append(all, Field{invocationID, attest.FromToken(m.Invocation), ""})
+}

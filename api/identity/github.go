@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,7 @@ func (github) Rules() Rules {
 		Immutable: []string{"repository_id", "repository_owner_id"},
 		Owners:    []string{"repository", "repository_owner", "job_workflow_ref"},
 		BuildType: attest.GitHubWorkflowType,
+		Fields:    githubFields,
 	}
 }
 
@@ -202,3 +204,19 @@ func githubIsRepository(s string) bool {
 func gitCommit(repository, ref, sha string) attest.Resource {
 	return attest.Resource{URI: "git+" + repository + "@" + ref, Digest: map[string]string{"gitCommit": sha}}
 }
+
+var githubFields = slices.Concat([]Field{
+	{externalParameters + "workflow/ref", attest.FromToken("ref"), ""},
+	{externalParameters + "workflow/repository", attest.FromToken("repository"), ""},
+	{externalParameters + "workflow/path", attest.FromToken("workflow_ref", "repository", "ref"), ""},
+},
+	kept("github", "", "", "event_name", "repository_id", "repository_owner_id", "runner_environment"),
+	kept("github", "", whereSaid, "actor_id", "check_run_id", "environment", "repository_owner", "repository_visibility"),
+	[]Field{
+		askedAPI("conclusion", "run_started_at", "status", "triggering_actor_id"),
+		{sourceURI, attest.FromToken("repository", "ref"), ""},
+		{sourceCommit, attest.FromToken("sha"), ""},
+		{"/buildDefinition/resolvedDependencies/1/uri", attest.FromToken("job_workflow_ref"), "for a reusable workflow"},
+		{"/buildDefinition/resolvedDependencies/1/digest/gitCommit", attest.FromToken("job_workflow_sha"), "for a reusable workflow"},
+		{invocationID, attest.FromToken("repository", "run_id", "run_attempt"), ""},
+	})

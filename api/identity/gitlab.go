@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ func (gitlab) Rules() Rules {
 		Immutable: []string{"project_id", "namespace_id", "job_project_id", "job_namespace_id"},
 		Owners:    []string{"project_path", "namespace_path", "job_project_path", "job_namespace_path"},
 		BuildType: attest.GitLabJob,
+		Fields:    gitlabFields,
 	}
 }
 
@@ -173,3 +175,18 @@ func gitlabConfigurationPath(r *reader, server, project, ref, sha string) (strin
 	}
 	return path, nil
 }
+
+var gitlabFields = slices.Concat([]Field{
+	{externalParameters + "source/repository", attest.FromToken("project_path"), ""},
+	{externalParameters + "source/ref", attest.FromToken("ref_path"), ""},
+	{externalParameters + "job/configuration", attest.FromToken("ci_config_ref_uri", "project_path", "ref_path"), "where the pipeline's definition is in the project"},
+},
+	kept("gitlab", "", "", "namespace_id", "pipeline_source", "project_id", "runner_environment"),
+	kept("gitlab", "", whereSaid, "environment", "environment_protected", "job_config.sha", "job_config.url", "job_source",
+		"pipeline_id", "project_visibility", "ref_protected", "runner_id", "user_id"),
+	[]Field{
+		askedAPI("pipeline_status", "started_at", "status", "variables"),
+		{sourceURI, attest.FromToken("project_path", "ref_path"), ""},
+		{sourceCommit, attest.FromToken("sha"), ""},
+		{invocationID, attest.FromToken("project_path", "job_id"), ""},
+	})

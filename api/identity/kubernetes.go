@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ func (kubernetes) Rules() Rules {
 		Immutable: []string{kubernetesClaim + "serviceaccount.uid"},
 		Owners:    []string{kubernetesClaim + "namespace"},
 		BuildType: attest.WorkloadJob,
+		Fields:    kubernetesFields,
 	}
 }
 
@@ -103,3 +105,18 @@ func workload(reg Registered) draft {
 	d.atMost(1, noSource)
 	return d
 }
+
+// whereRegistered is when a workload's provenance names a repository.
+const whereRegistered = "where the builder's row names a repository"
+
+var kubernetesFields = slices.Concat([]Field{
+	{externalParameters + "source/repository", attest.FromRegistry(), whereRegistered},
+	{externalParameters + "workload/namespace", attest.FromToken(kubernetesClaim + "namespace"), ""},
+	{externalParameters + "workload/serviceAccount", attest.FromToken(kubernetesClaim + "serviceaccount.name"), ""},
+},
+	kept("kubernetes", kubernetesClaim, "", "pod.name", "pod.uid", "serviceaccount.uid"),
+	kept("kubernetes", kubernetesClaim, whereSaid, "node.name", "node.uid"),
+	[]Field{
+		{invocationID, attest.FromToken("iss", kubernetesClaim+"namespace", kubernetesClaim+"pod.uid", "jti"), ""},
+		{invocationID, attest.FromToken("iss", kubernetesClaim+"namespace", kubernetesClaim+"pod.uid"), "for a token without jti"},
+	})

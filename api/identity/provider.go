@@ -48,6 +48,9 @@ type Rules struct {
 	// BuildType is the buildType of provenance made of its tokens: a URI, or
 	// the name of one of ours; "" when they speak for no build.
 	BuildType string
+	// Fields are those of its provenance that are not the same for every
+	// provider: see [FieldsOf], which has all.
+	Fields []Field
 	// NoRepository is "" when tokens name their repository. Otherwise a builder
 	// must have one, and its condition must pin one value of this claim, which
 	// tells what is built from it.

@@ -30,6 +30,7 @@ func (spiffe) Rules() Rules {
 		MaxAge: 10 * time.Minute, Workload: true,
 		Immutable: []string{"sub", "spiffe_id", "path"},
 		BuildType: attest.WorkloadJob,
+		Fields:    spiffeFields,
 	}
 }
 
@@ -81,4 +82,11 @@ func (spiffe) Build(c Claims, reg Registered) (*attest.Build, error) {
 		return nil, r.err
 	}
 	return d.Build, nil
+}
+
+var spiffeFields = []Field{
+	{externalParameters + "source/repository", attest.FromRegistry(), whereRegistered},
+	{externalParameters + "workload/spiffeId", attest.FromToken("sub"), ""},
+	{invocationID, attest.FromToken("sub", "jti"), ""},
+	{invocationID, attest.FromToken("sub", "iat"), "for an SVID without jti"},
 }
