@@ -74,7 +74,7 @@ func TestLoginIsToldToEverybody(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := Config{
-		Issuer: f.Server.issuer, Gate: f.gate, Records: f.memory, Keys: f.keys, Audit: f.memory, APIKeys: f.apiKeys, Builders: f.rows, APIKeys: f.kept, Auth: auth, Now: time.Now, Log: f.log,
+		Issuer: f.Server.issuer, Gate: f.gate, Records: f.memory, Keys: f.keys, Audit: f.memory, Builders: f.rows, APIKeys: f.kept, Auth: auth, Now: time.Now, Log: f.log,
 		Ready: func(context.Context) map[string]error { return nil }, Metrics: prometheus.NewRegistry(),
 		Login: &Login{Issuer: people.URL, ClientID: "provost-cli"},
 	}
