@@ -52,6 +52,10 @@ type Backend interface {
 	AppendBuilder(ctx context.Context, b attest.Builder, revision int64) (attest.Builder, error)
 	BuilderHistory(ctx context.Context, name string) ([]attest.Builder, error)
 
+	AppendImported(ctx context.Context, i attest.Imported) (attest.Imported, error)
+	Imported(ctx context.Context, id string) (attest.Imported, error)
+	ImportedAbout(ctx context.Context, q attest.ImportedQuery) ([]attest.Imported, error)
+
 	LogHead(ctx context.Context, logID string) (attest.Attestation, error)
 	LogIndexes(ctx context.Context, logID string, from, to int64) ([]int64, error)
 	IntentOfMessage(ctx context.Context, message attest.Digest) (attest.Intent, error)
@@ -120,6 +124,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"the statements of a session are counted", sessionsCount},
 		{"what is asked for in some tenants is theirs", tenants},
 		{"the registry knows what holds and what waits", builders},
+		{"imported bundles come back as they were, each once", imports},
 		{"log entries are found by index", logEntries},
 		{"an intent is found by its message", intentOfMessage},
 		{"log orphans are listed until they have an attestation", logOrphans},
