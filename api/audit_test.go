@@ -35,7 +35,9 @@ func (f *fixture) done() string {
 	defer f.keys.mu.Unlock()
 	f.rows.mu.Lock()
 	defer f.rows.mu.Unlock()
-	return fmt.Sprint(f.rows.revision, len(f.memory.intents), len(f.memory.attestations), len(f.memory.decisions), len(f.keys.rotated), len(f.keys.revoked))
+	f.imports.mu.Lock()
+	defer f.imports.mu.Unlock()
+	return fmt.Sprint(len(f.imports.all), f.rows.revision, len(f.memory.intents), len(f.memory.attestations), len(f.memory.decisions), len(f.keys.rotated), len(f.keys.revoked))
 }
 
 // Every call that changes or signs something is recorded before, with who, what,
@@ -65,6 +67,7 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 		{"PUT /v1/builders/:name", "/v1/builders/new", `{"issuer":"` + f.idp.URL + `","condition":"claims.repository_id == \"9\"","level":1}`, "", admin, 200, "builders.put", `new level 1 of ` + f.idp.URL + `: claims.repository_id == "9"`},
 		{"/v1/builders/:name/approval", "/v1/builders/new/approval", `{"revision":7}`, "", admin, 409, "builders.approve", "new revision 7"},
 		{"DELETE /v1/builders/:name", "/v1/builders/new", "", "", admin, 200, "builders.retire", "new"},
+		{"/v1/imports", "/v1/imports?root=public-good", npmBundle(t), "", admin, 201, "imports.add", "root public-good bundle " + attest.SHA256([]byte(npmBundle(t))).String()},
 		{"/v1/timestamp", "", "query", "application/timestamp-query", admin, 200, "timestamp", "query sha256:"},
 	} {
 		method, route, ok := strings.Cut(c.route, " ")

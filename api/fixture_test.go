@@ -56,6 +56,7 @@ type fixture struct {
 	rows     *rows
 	sessions *sessionsInMemory
 	ready    map[string]error
+	imports  *importsInMemory
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -63,6 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{t: t, ca: newTestCA(t), memory: newMemory(t), idp: newIDP(t), logs: &syncBuffer{}, reg: prometheus.NewRegistry(), ready: map[string]error{"store": nil}}
 	f.keys = &testKeys{ca: f.ca}
 	f.sessions = &sessionsInMemory{}
+	f.imports = newImports(t)
 	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: f.ca, Ledger: f.memory, Now: time.Now}
 	for _, p := range attest.Powers {
@@ -80,6 +82,7 @@ func newFixture(t *testing.T) *fixture {
 		[]Issuer{{URL: f.idp.URL, Audience: audience, Algorithms: []string{"RS256", "ES256"}, MaxAge: 10 * time.Minute, Provider: identity.GitHub}},
 		[]Rule{
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "importer"}, Grants: []attest.Grant{attest.GrantImport, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "gate"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "admin"}, Tenant: AllTenants, Grants: attest.Grants},
 		}, AuthOptions{Now: f.idp.now, Service: service, Registry: f.rows, Sessions: f.sessions})
@@ -91,6 +94,7 @@ func newFixture(t *testing.T) *fixture {
 		Gate: &verify.Gate{Trust: f.ca.trust, Service: service, Version: "test", Evidence: f.memory, Policy: judge,
 			Issuer: issuer, Decisions: f.memory, Now: time.Now},
 		Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: f.rows, Metrics: f.reg, Now: f.idp.now,
+		Imports: f.imports, Foreign: f.imports.foreign,
 		Ready: func(context.Context) map[string]error { return f.ready },
 		Log:   slog.New(slog.NewJSONHandler(f.logs, nil)),
 	})

@@ -90,6 +90,10 @@ type Config struct {
 	Auth    *Authenticator
 	// Builders is the registry that Auth reads.
 	Builders BuilderStore
+	// Imports keeps what others signed, and Foreign returns the foreign root of
+	// a name as it is now, or an [attest.ErrNotFound].
+	Imports ImportStore
+	Foreign func(name string) (*verify.ForeignTrust, error)
 	// Ready checks what the service needs, by name; nil for what is well. It
 	// must return when its context ends. Names are public, errors are not.
 	Ready   func(context.Context) map[string]error
@@ -113,6 +117,7 @@ func (c Config) validate() error {
 	}{
 		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
 		{"Keys", c.Keys == nil}, {"Audit", c.Audit == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"Ready", c.Ready == nil},
+		{"Imports", c.Imports == nil}, {"Foreign", c.Foreign == nil},
 		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
 	} {
 		if f.missing {
@@ -132,6 +137,8 @@ type Server struct {
 	audit    *auditor
 	auth     *Authenticator
 	builders BuilderStore
+	imports  ImportStore
+	foreign  func(name string) (*verify.ForeignTrust, error)
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
@@ -156,6 +163,7 @@ func New(cfg Config) (*Server, error) {
 		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
 		audit: &auditor{store: cfg.Audit, now: cfg.Now},
 		auth:  cfg.Auth, builders: cfg.Builders, log: cfg.Log, now: cfg.Now, metrics: m,
+		imports: cfg.Imports, foreign: cfg.Foreign,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
 		routes: map[string]bool{}, timeout: cfg.CallTimeout,
@@ -199,6 +207,9 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.PUT("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeBuilder, audited(s, "builders.put", builderObject, s.putBuilder)))
 	e.POST("/v1/builders/:name/approval", handle(s, attest.GrantApprove, decodeApproval, audited(s, "builders.approve", builderObject, s.approveBuilder)))
 	e.DELETE("/v1/builders/:name", handle(s, attest.GrantBuilders, decodeNamedBuilder, audited(s, "builders.retire", builderObject, s.retireBuilder)))
+	e.POST("/v1/imports", handle(s, attest.GrantImport, decodeImport, audited(s, "imports.add", importObject, s.addImport)))
+	e.GET("/v1/imports/:id", handle(s, attest.GrantRead, decodeID, s.imported))
+	e.GET("/v1/artifacts/:digest/imports", handle(s, attest.GrantRead, decodeImportsQuery, s.listImports))
 	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, audited(s, "timestamp", queryObject, s.timestamp)))
 	e.GET("/v1/audit", handle(s, attest.GrantAudit, decodeAuditQuery, s.auditLog))
 
