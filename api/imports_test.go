@@ -57,12 +57,6 @@ func newImports(t *testing.T) *importsInMemory {
 	return &importsInMemory{t: t, san: npmSAN, root: publicSigstore(t, "public-good.json")}
 }
 
-func (m *importsInMemory) set(change func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	change()
-}
-
 func (m *importsInMemory) foreign(name string) (*verify.ForeignTrust, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

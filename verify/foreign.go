@@ -104,7 +104,6 @@ func (r ForeignRoot) compile(service string) ([]*regexp.Regexp, error) {
 type ForeignTrust struct {
 	root     ForeignRoot
 	patterns []*regexp.Regexp // one for each identity
-	service  string
 	trust    *Trust
 }
 
@@ -138,7 +137,7 @@ func ParseForeign(r ForeignRoot, service string, trustedRoot []byte) (*ForeignTr
 		return nil, fmt.Errorf("%w: foreign root %s: trusted root: %w", attest.ErrInvalid, r.Name, err)
 	}
 	r.Identities, r.PredicateTypes = slices.Clone(r.Identities), slices.Clone(r.PredicateTypes)
-	return &ForeignTrust{root: r, patterns: patterns, service: service, trust: &Trust{material, engine}}, nil
+	return &ForeignTrust{root: r, patterns: patterns, trust: &Trust{material, engine}}, nil
 }
 
 // Foreign is a bundle of others that was believed. Only [ForeignTrust.Verify]
@@ -217,7 +216,7 @@ func (t *ForeignTrust) Verify(raw []byte) (*Foreign, error) {
 
 // believes reports whether an identity is one of the root's.
 func (t *ForeignTrust) believes(who Identity) bool {
-	if who.SAN == "" || who.Issuer == "" || who.Issuer == t.service {
+	if who.SAN == "" || who.Issuer == "" {
 		return false
 	}
 	for n, i := range t.root.Identities {
