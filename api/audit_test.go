@@ -37,7 +37,9 @@ func (f *fixture) done() string {
 	defer f.rows.mu.Unlock()
 	f.kept.mu.Lock()
 	defer f.kept.mu.Unlock()
-	return fmt.Sprint(f.rows.revision, len(f.kept.all), f.kept.revoked, len(f.memory.intents), len(f.memory.attestations), len(f.memory.decisions), len(f.keys.rotated), len(f.keys.revoked))
+	f.imports.mu.Lock()
+	defer f.imports.mu.Unlock()
+	return fmt.Sprint(len(f.imports.all), f.rows.revision, len(f.kept.all), f.kept.revoked, len(f.memory.intents), len(f.memory.attestations), len(f.memory.decisions), len(f.keys.rotated), len(f.keys.revoked))
 }
 
 // Every call that changes or signs something is recorded before, with who, what,
@@ -72,6 +74,7 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 		{"DELETE /v1/builders/:name", "/v1/builders/new", "", "", admin, 200, "builders.retire", "new"},
 		{"/v1/apikeys", "", `{"name":"jenkins","grants":["read"],"tenant":"*","expiresIn":60}`, "application/json", f.idp.person("ada"), 201, "apikeys.create", "jenkins in tenant *, expires in 1m0s, grants read"},
 		{"DELETE /v1/apikeys/:id", "/v1/apikeys/" + key.ID, "", "", f.idp.person("ada"), 200, "apikeys.revoke", key.ID + " spare"},
+		{"/v1/imports", "/v1/imports?root=public-good", npmBundle(t), "", admin, 201, "imports.add", "root public-good bundle " + attest.SHA256([]byte(npmBundle(t))).String()},
 		{"/v1/timestamp", "", "query", "application/timestamp-query", admin, 200, "timestamp", "query sha256:"},
 	} {
 		method, route, ok := strings.Cut(c.route, " ")

@@ -57,6 +57,7 @@ type fixture struct {
 	sessions *sessionsInMemory
 	kept     *apiKeysInMemory
 	ready    map[string]error
+	imports  *importsInMemory
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -65,6 +66,7 @@ func newFixture(t *testing.T) *fixture {
 	f.keys = &testKeys{ca: f.ca}
 	f.sessions = &sessionsInMemory{}
 	f.kept = &apiKeysInMemory{}
+	f.imports = newImports(t)
 	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}
 	issuer := &attest.Issuer{Signers: map[attest.Power]attest.Signer{}, Timestamper: f.ca, Ledger: f.memory, Now: time.Now}
 	for _, p := range attest.Powers {
@@ -85,6 +87,7 @@ func newFixture(t *testing.T) *fixture {
 		},
 		[]Rule{
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository": "acme/app"}, Grants: []attest.Grant{attest.GrantProvenance, attest.GrantSBOM}},
+			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "importer"}, Grants: []attest.Grant{attest.GrantImport, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "gate"}, Tenant: AllTenants, Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}},
 			{Issuer: f.idp.URL, Claims: map[string]string{"repository_owner_id": "65", "role": "admin"}, Tenant: AllTenants, Grants: attest.Grants},
 			{Issuer: f.idp.URL + "/people", Claims: map[string]string{"sub": "ada"}, Tenant: AllTenants, Grants: attest.Grants},
@@ -100,6 +103,7 @@ func newFixture(t *testing.T) *fixture {
 		Gate: &verify.Gate{Trust: f.ca.trust, Service: service, Version: "test", Evidence: f.memory, Policy: judge,
 			Issuer: issuer, Decisions: f.memory, Now: time.Now},
 		Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: f.rows, APIKeys: f.kept, Metrics: f.reg, Now: f.idp.now,
+		Imports: f.imports, Foreign: f.imports.foreign,
 		Ready: func(context.Context) map[string]error { return f.ready },
 		Log:   slog.New(slog.NewJSONHandler(f.logs, nil)),
 	})

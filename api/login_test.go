@@ -75,6 +75,7 @@ func TestLoginIsToldToEverybody(t *testing.T) {
 	}
 	config := Config{
 		Issuer: f.Server.issuer, Gate: f.gate, Records: f.memory, Keys: f.keys, Audit: f.memory, Builders: f.rows, APIKeys: f.kept, Auth: auth, Now: time.Now, Log: f.log,
+		Imports: f.imports, Foreign: f.imports.foreign,
 		Ready: func(context.Context) map[string]error { return nil }, Metrics: prometheus.NewRegistry(),
 		Login: &Login{Issuer: people.URL, ClientID: "provost-cli"},
 	}

@@ -25,7 +25,7 @@ import (
 func (f *fixture) serve(auth *Authenticator, store BuilderStore) string {
 	f.t.Helper()
 	s, err := New(Config{
-		Issuer: f.issuer, Gate: f.gate, Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: store, APIKeys: f.kept,
+		Issuer: f.issuer, Gate: f.gate, Records: f.memory, Keys: f.keys, Audit: f.memory, Auth: auth, Builders: store, APIKeys: f.kept, Imports: f.imports, Foreign: f.imports.foreign,
 		Ready: func(context.Context) map[string]error { return nil }, Log: f.log, Metrics: prometheus.NewRegistry(), Now: f.idp.now,
 	})
 	if err != nil {

@@ -94,6 +94,10 @@ type Config struct {
 	Builders BuilderStore
 	// APIKeys are those that Auth reads.
 	APIKeys APIKeyStore
+	// Imports keeps what others signed, and Foreign returns the foreign root of
+	// a name as it is now, or an [attest.ErrNotFound].
+	Imports ImportStore
+	Foreign func(name string) (*verify.ForeignTrust, error)
 	// Ready checks what the service needs, by name; nil for what is well. It
 	// must return when its context ends. Names are public, errors are not.
 	Ready   func(context.Context) map[string]error
@@ -117,6 +121,7 @@ func (c Config) validate() error {
 	}{
 		{"Issuer", c.Issuer == nil}, {"Gate", c.Gate == nil}, {"Records", c.Records == nil},
 		{"Keys", c.Keys == nil}, {"Audit", c.Audit == nil}, {"Auth", c.Auth == nil}, {"Builders", c.Builders == nil}, {"APIKeys", c.APIKeys == nil}, {"Ready", c.Ready == nil},
+		{"Imports", c.Imports == nil}, {"Foreign", c.Foreign == nil},
 		{"Log", c.Log == nil}, {"Metrics", c.Metrics == nil}, {"Now", c.Now == nil},
 	} {
 		if f.missing {
@@ -137,6 +142,8 @@ type Server struct {
 	auth     *Authenticator
 	builders BuilderStore
 	apiKeys  APIKeyStore
+	imports  ImportStore
+	foreign  func(name string) (*verify.ForeignTrust, error)
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
@@ -162,6 +169,7 @@ func New(cfg Config) (*Server, error) {
 		issuer: cfg.Issuer, gate: cfg.Gate, records: cfg.Records, keys: cfg.Keys,
 		audit: &auditor{store: cfg.Audit, now: cfg.Now},
 		auth:  cfg.Auth, builders: cfg.Builders, apiKeys: cfg.APIKeys, log: cfg.Log, now: cfg.Now, metrics: m,
+		imports: cfg.Imports, foreign: cfg.Foreign,
 		ready:  &readiness{check: cfg.Ready, log: cfg.Log, now: cfg.Now},
 		echo:   echo.New(),
 		routes: map[string]bool{}, timeout: cfg.CallTimeout,
@@ -209,6 +217,9 @@ func (s *Server) route(reg *prometheus.Registry) {
 	e.GET("/v1/apikeys", handle(s, attest.GrantAPIKeys, decodeAuditQuery, s.listAPIKeys))
 	e.POST("/v1/apikeys", handle(s, attest.GrantAPIKeys, decodeAPIKey, audited(s, "apikeys.create", apiKeyObject, s.createAPIKey)))
 	e.DELETE("/v1/apikeys/:id", handleSelf(s, "apikeys.revoke", decodeAPIKeyID, s.revokeAPIKey)) // its owner, too
+	e.POST("/v1/imports", handle(s, attest.GrantImport, decodeImport, audited(s, "imports.add", importObject, s.addImport)))
+	e.GET("/v1/imports/:id", handle(s, attest.GrantRead, decodeID, s.imported))
+	e.GET("/v1/artifacts/:digest/imports", handle(s, attest.GrantRead, decodeImportsQuery, s.listImports))
 	e.POST("/v1/timestamp", handle(s, attest.GrantTimestamp, decodeTimestamp, audited(s, "timestamp", queryObject, s.timestamp)))
 	e.GET("/v1/audit", handle(s, attest.GrantAudit, decodeAuditQuery, s.auditLog))
 

@@ -114,7 +114,8 @@ func fillTables(t testing.TB, s *SQLite) {
 		ID: attest.NewID(), Name: "key", Hash: attest.SHA256([]byte("secret")), Grants: []attest.Grant{attest.GrantRead},
 		Owner: attest.Person{Key: "ada"}, CreatedAt: created, ExpiresAt: created.Add(time.Hour),
 	})
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12); err != nil {
+	_, err13 := s.AppendImported(ctx, attest.Imported{ID: "imported", Root: "root", Subjects: in.Subjects, Bundle: []byte("bundle")})
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -131,6 +132,7 @@ func TestAppendOnly(t *testing.T) {
 			"SELECT intent, '', '' FROM open_intents", "SELECT seq, signed_at, log FROM signed", "SELECT signer, key_version, count FROM signatures",
 			"SELECT seq, log, intent FROM log_orphans", "SELECT seq, id, reason FROM key_revocations",
 			"SELECT seq, why, hex(hash) FROM audit", "SELECT seq, '', '' FROM audit_heads", "SELECT id, grants, expires FROM api_keys",
+			"SELECT seq, id, bundle FROM imported", "SELECT imported, name, hex(sha256) FROM imported_subjects", "SELECT hex(digest), seq, tenant FROM imported_about",
 		} {
 			rows, err := s.readers.Query(q)
 			if err != nil {
@@ -153,6 +155,7 @@ func TestAppendOnly(t *testing.T) {
 		"DELETE FROM signatures", "UPDATE signatures SET count = count", "UPDATE signatures SET count = 0", "UPDATE signatures SET key_version = 9, count = 9",
 	}
 	for table, column := range map[string]string{
+		"imported": "issuer", "imported_subjects": "name", "imported_about": "tenant",
 		"audit": "why", "audit_heads": "seq", "api_keys": "expires", "signed": "signed_at", "log_orphans": "intent", "key_revocations": "reason",
 		"intents": "caller_issuer", "subjects": "name", "attestations": "key_version", "attested": "predicate_type", "decisions": "verdict", "certificates": "version",
 	} {

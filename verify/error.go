@@ -51,6 +51,7 @@ var engineSteps = []struct {
 	{"failed to verify signature: too many", StepStatement},
 	{"failed to verify signature: provided artifact", StepSubject},
 	{"failed to verify signature", StepSignature},
+	{"failed to fetch envelope statement", StepStatement},
 	{"failed to verify certificate identity", StepIdentity},
 }
 

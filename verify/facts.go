@@ -21,6 +21,7 @@ type Facts struct {
 	Artifact   attest.Digest    `json:"artifact"`
 	Provenance []ProvenanceFact `json:"provenance"`
 	SBOMs      []SBOMFact       `json:"sboms"`
+	Imported   []ImportedFact   `json:"imported"` // what others signed; nothing of it is among the rest
 }
 
 // A Believed is what holds of every attestation that was believed.

@@ -239,6 +239,7 @@ func TestFacts(t *testing.T) {
 			"source":            map[string]any{"repository": repository, "ref": mainBranch, "commit": commitOfMain},
 			"unknownParameters": []any{}, "level": 0.0, "tenantSupplied": []any{},
 		})},
+		"imported": []any{},
 		"sboms": []any{
 			window(s.Bundle, map[string]any{"attestation": s.ID, "predicateType": "https://cyclonedx.org/bom"}),
 			window(x.Bundle, map[string]any{"attestation": x.ID, "predicateType": "https://spdx.dev/Document/v2.3"}),
@@ -250,7 +251,7 @@ func TestFacts(t *testing.T) {
 
 	none := must(json.Marshal(r.factsOf(t, newMemory(t))))
 	check(t, json.Unmarshal(none, &got))
-	if diff := cmp.Diff([]any{[]any{}, []any{}}, []any{got["provenance"], got["sboms"]}); diff != "" {
+	if diff := cmp.Diff([]any{[]any{}, []any{}, []any{}}, []any{got["provenance"], got["sboms"], got["imported"]}); diff != "" {
 		t.Errorf("facts of nothing are never null (-want +got):\n%s", diff)
 	}
 }

@@ -73,7 +73,7 @@ type Question struct {
 	Nonce string
 }
 
-// A Gate decides. All fields are required.
+// A Gate decides. All fields but Imports and Foreign are required.
 type Gate struct {
 	Trust     func() (*Trust, error) // the trust root as it is now
 	Service   string                 // the service's own URL: whose signers are believed, and the verifier.id
@@ -83,6 +83,10 @@ type Gate struct {
 	Issuer    *attest.Issuer // signs the verdict
 	Decisions Decisions
 	Now       func() time.Time
+	// Imports is where the gate looks for what others signed, and Foreign the
+	// root of a name as it is now, or an [attest.ErrNotFound]. nil for neither.
+	Imports Imports
+	Foreign func(name string) (*ForeignTrust, error)
 }
 
 var environmentName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
@@ -170,6 +174,8 @@ func (g *Gate) record(ctx context.Context, d attest.Decision) (attest.Decision, 
 type finding struct {
 	service     string
 	count       int // attestations, believed or not
+	imports     int // imported bundles, believed or not
+	size        int // of all bundles, in bytes
 	facts       Facts
 	kept        []kept          // what was believed
 	revocations Revocations     // believed; among kept
@@ -203,9 +209,9 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, in attest.Ten
 	if err != nil {
 		return finding{}, fmt.Errorf("trust root: %w", err)
 	}
-	f := finding{service: g.Service, facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}}}
+	f := finding{service: g.Service, facts: Facts{Now: now, Artifact: artifact, Provenance: []ProvenanceFact{}, SBOMs: []SBOMFact{}, Imported: []ImportedFact{}}}
 	q := attest.Query{Artifact: artifact, In: in, NotPredicateType: attest.VSAType, Limit: evidencePage}
-	for size := 0; ; {
+	for {
 		page, err := g.Evidence.Attestations(ctx, q)
 		if err != nil {
 			return finding{}, err
@@ -216,7 +222,7 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, in attest.Ten
 			}
 			q.After = a.Seq
 			f.count++
-			if size += len(a.Bundle); f.count > maxEvidence || size > maxEvidenceBytes {
+			if f.size += len(a.Bundle); f.tooMuch() {
 				return finding{}, errTooMuch
 			}
 			f.believe(trust, a)
@@ -224,9 +230,17 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, in attest.Ten
 		if len(page) < evidencePage {
 			f.takeBack()
 			f.setAside()
+			if err := g.gatherImported(ctx, &f, in); err != nil {
+				return finding{}, err
+			}
 			return f, nil
 		}
 	}
+}
+
+// tooMuch reports whether more was read than a decision reads.
+func (f *finding) tooMuch() bool {
+	return f.count+f.imports > maxEvidence || f.size > maxEvidenceBytes
 }
 
 // believe verifies one attestation, and keeps it or the reason why not.

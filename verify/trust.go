@@ -51,27 +51,8 @@ type Trust struct {
 // inclusion; if it names a certificate log, every leaf must carry that log's
 // promise (an SCT). The error is an [attest.ErrInvalid].
 func ParseTrust(trustedRoot []byte) (*Trust, error) {
-	if len(trustedRoot) > MaxTrustedRoot {
-		return nil, &attest.LimitError{What: "trusted root", Limit: MaxTrustedRoot, Unit: "bytes"}
-	}
-	if err := checkJSON(trustedRoot); err != nil {
-		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
-	}
-	said, err := root.NewTrustedRootProtobuf(trustedRoot)
+	material, err := parseRoot(trustedRoot)
 	if err != nil {
-		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
-	}
-	material, err := root.NewTrustedRootFromProtobuf(said)
-	if err != nil {
-		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
-	}
-	if err := checkWindows(said); err != nil {
-		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
-	}
-	if len(material.RekorLogs()) != len(said.GetTlogs()) || len(material.CTLogs()) != len(said.GetCtlogs()) { // the engine would keep the last
-		return nil, fmt.Errorf("%w: trusted root: two logs have the same ID", attest.ErrInvalid)
-	}
-	if err := checkLogIDs(material); err != nil {
 		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
 	if len(material.FulcioCertificateAuthorities()) == 0 || len(material.TimestampingAuthorities()) == 0 {
@@ -89,6 +70,31 @@ func ParseTrust(trustedRoot []byte) (*Trust, error) {
 		return nil, fmt.Errorf("%w: trusted root: %w", attest.ErrInvalid, err)
 	}
 	return &Trust{material, engine}, nil
+}
+
+// parseRoot reads a trusted root, ours or another's, as every parser would.
+func parseRoot(trustedRoot []byte) (*root.TrustedRoot, error) {
+	if len(trustedRoot) > MaxTrustedRoot {
+		return nil, &attest.LimitError{What: "trusted root", Limit: MaxTrustedRoot, Unit: "bytes"}
+	}
+	if err := checkJSON(trustedRoot); err != nil {
+		return nil, err
+	}
+	said, err := root.NewTrustedRootProtobuf(trustedRoot)
+	if err != nil {
+		return nil, err
+	}
+	material, err := root.NewTrustedRootFromProtobuf(said)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkWindows(said); err != nil {
+		return nil, err
+	}
+	if len(material.RekorLogs()) != len(said.GetTlogs()) || len(material.CTLogs()) != len(said.GetCtlogs()) { // the engine would keep the last
+		return nil, errors.New("two logs have the same ID")
+	}
+	return material, checkLogIDs(material)
 }
 
 // checkWindows asks every authority and log from when on it is believed. The

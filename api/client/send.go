@@ -43,7 +43,7 @@ type call struct {
 	idempotencyKey string
 	want           int
 	alsoWant       int
-	retry          bool   // the call is safe to repeat: it carries an idempotency key
+	retry          bool   // the call is safe to repeat, such as by an idempotency key
 	public         bool   // needs no token, so none is sent
 	token          string // is sent instead of the client's; "" for the client's
 }

@@ -90,6 +90,7 @@ words are off; 3 DENY, or a bundle that does not verify; 4 NO_EVIDENCE.`,
 	}
 	o.register(root)
 	root.AddCommand(attestCommand(o), verifyCommand(o), gateCommand(o), exportCommand(o), keysCommand(o), trustCommand(o), revokeCommand(o), buildersCommand(o), apiKeysCommand(o), auditCommand(o))
+	root.AddCommand(importCommand(o))
 	root.AddCommand(loginCommand(o), logoutCommand(o), whoamiCommand(o))
 	misuse(root)
 	return root

@@ -84,6 +84,9 @@ type Config struct {
 	// it they bring a token.
 	Login *api.Login `yaml:"login"`
 
+	// Foreign are other people's Sigstores, whose bundles can be imported.
+	Foreign []Foreign `yaml:"foreign"`
+
 	// Environments are the places to deploy to, and what each asks for.
 	Environments map[string]policy.Environment `yaml:"environments"`
 }
@@ -354,6 +357,9 @@ func (c *Config) validate() error {
 			return err
 		}
 	}
+	if err := validateForeign(c.Foreign, c.Service); err != nil {
+		return err
+	}
 	return c.Keys.validate()
 }
 
@@ -475,6 +481,9 @@ func (c *Config) anchor(dir string) {
 		if v.JWT != nil {
 			paths = append(paths, &v.JWT.TokenFile)
 		}
+	}
+	for i := range c.Foreign {
+		paths = append(paths, &c.Foreign[i].TrustedRootFile)
 	}
 	for i := range c.Issuers {
 		if check := c.Issuers[i].CrossCheck; check != nil {

@@ -96,6 +96,14 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"an audit head every second", file, "keys:", "audit: {head_every: 1s}\nkeys:", "audit.head_every"},
 		{"an audit log that is never signed", file, "keys:", "audit: {head_every: -1h}\nkeys:", "audit.head_every"},
 
+		{"a foreign root that believes nobody", file, "keys:", "foreign: [{name: github, trusted_root_file: a, predicate_types: [b]}]\nkeys:", "0 identities"},
+		{"a foreign root without a file", file, "keys:", "foreign: [{name: github, identities: [{issuer: a, san: b}], predicate_types: [b]}]\nkeys:", "trusted_root_file"},
+		{"a foreign root of no types", file, "keys:", "foreign: [{name: github, trusted_root_file: a, identities: [{issuer: a, san: b}]}]\nkeys:", "0 predicate types"},
+		{"two foreign roots of one name", file, "keys:", "foreign: [&a {name: github, trusted_root_file: a, identities: [{issuer: a, san: b}], predicate_types: [b]}, *a]\nkeys:", "two roots are called github"},
+		{"a foreign root that is this service", file, "keys:", "foreign: [{name: a, trusted_root_file: a, identities: [{issuer: 'https://provost.example.com', san: b}], predicate_types: [b]}]\nkeys:", "this service"},
+		{"a foreign identity that is everybody", file, "keys:", "foreign: [{name: a, trusted_root_file: a, identities: [{issuer: a, san_pattern: .*}], predicate_types: [b]}]\nkeys:", "literal text"},
+		{"a foreign identity by both ways", file, "keys:", "foreign: [{name: a, trusted_root_file: a, identities: [{issuer: a, san: b, san_pattern: b}], predicate_types: [b]}]\nkeys:", "one of SAN and SAN pattern"},
+
 		{"a duration in words", file, "database: provost.db", "database: a\nshutdown_grace: soon", "into time.Duration"},
 		{"a duration without a unit", file, "database: provost.db", "database: a\nshutdown_grace: 30", "into time.Duration"},
 		{"a grace below 0", file, "database: provost.db", "database: a\nshutdown_grace: -1s", "shutdown_grace"},
@@ -149,6 +157,7 @@ func TestLoadConfigAnchorsPaths(t *testing.T) {
 	path := filepath.Join(dir, "provost.yaml")
 	raw := strings.Replace(string(readFile(t, "minimal-file.yaml")), "directory: keys", "directory: /var/lib/provost/keys", 1)
 	raw += "\nissuers: [{url: https://gitlab.example, cross_check: {url: https://gitlab.example/api/v4, token_file: api.token}}]\n"
+	raw += "foreign: [{name: github, trusted_root_file: github.json, identities: [{issuer: a, san: b}], predicate_types: [b]}]\n"
 	if err := os.WriteFile(path, []byte(raw), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +165,8 @@ func TestLoadConfigAnchorsPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{c.Database, c.Keys.File.IdentityFile, c.Keys.File.Directory, c.Keys.OfflineRoot, c.Issuers[0].CrossCheck.TokenFile}
-	want := []string{filepath.Join(dir, "provost.db"), filepath.Join(dir, "keyring.key"), "/var/lib/provost/keys", "", filepath.Join(dir, "api.token")}
+	got := []string{c.Database, c.Keys.File.IdentityFile, c.Keys.File.Directory, c.Keys.OfflineRoot, c.Issuers[0].CrossCheck.TokenFile, c.Foreign[0].TrustedRootFile}
+	want := []string{filepath.Join(dir, "provost.db"), filepath.Join(dir, "keyring.key"), "/var/lib/provost/keys", "", filepath.Join(dir, "api.token"), filepath.Join(dir, "github.json")}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}

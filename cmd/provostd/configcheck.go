@@ -135,6 +135,11 @@ func checkConfig(ctx context.Context, c Config) error {
 		check("login", err)
 	}
 
+	if len(c.Foreign) > 0 {
+		_, err := openForeign(c)
+		check("foreign roots", err)
+	}
+
 	var db *store.SQLite
 	if _, err = os.Stat(c.Database); err == nil { // a check makes no database
 		if db, err = store.OpenSQLite(ctx, c.Database); err == nil {

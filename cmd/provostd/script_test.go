@@ -55,6 +55,11 @@ func scripts(t *testing.T, dir string) testscript.Params {
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(client)+string(os.PathListSeparator)+e.Getenv("PATH"))
+			foreign, err := filepath.Abs("../../verify/testdata/foreign")
+			if err != nil {
+				return err
+			}
+			e.Setenv("FOREIGN", foreign)
 			e.Values[services{}] = &running{env: slices.Clone(e.Vars), processes: map[string]*process{}}
 			return nil
 		},

@@ -104,12 +104,17 @@ func openService(ctx context.Context, c Config) (s *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	foreign, err := openForeign(c)
+	if err != nil {
+		return nil, err
+	}
 	s.server, err = api.New(api.Config{
 		Issuer: issuer,
 		Gate: &verify.Gate{
 			Trust: s.trust, Service: c.Service, Version: version, Evidence: s.store, Policy: judge,
-			Issuer: issuer, Decisions: s.store, Now: time.Now,
+			Issuer: issuer, Decisions: s.store, Now: time.Now, Imports: s.store, Foreign: foreign.trust,
 		},
+		Imports: s.store, Foreign: foreign.trust,
 		Records: s.store, Keys: s.authority, Audit: s.store, Ready: s.ready, Auth: auth, Builders: s.builders, APIKeys: s.store, Log: s.log, Metrics: registry, Now: time.Now,
 		CallTimeout: c.RequestTimeout, Login: c.Login,
 	})

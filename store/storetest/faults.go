@@ -50,6 +50,9 @@ func everything(ctx context.Context, b Backend, in attest.Intent) map[string]err
 	_, errs["AuditRecords"] = b.AuditRecords(ctx, 0, 9)
 	_, errs["AuditHead"] = b.AuditHead(ctx)
 	_, errs["SignedAuditHead"] = b.SignedAuditHead(ctx)
+	_, errs["AppendImported"] = b.AppendImported(ctx, newImported(sha256Of("new"), "", "bundle"))
+	_, errs["Imported"] = b.Imported(ctx, "id")
+	_, errs["ImportedAbout"] = b.ImportedAbout(ctx, attest.ImportedQuery{In: attest.Everywhere, Artifact: sha256Of("new"), Limit: 9})
 	errs["Ready"] = b.Ready(ctx)
 	return errs
 }

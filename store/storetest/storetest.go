@@ -57,6 +57,9 @@ type Backend interface {
 	APIKey(ctx context.Context, id string) (attest.APIKey, error)
 	APIKeyByHash(ctx context.Context, hash attest.Digest) (attest.APIKey, error)
 	RevokeAPIKey(ctx context.Context, k attest.APIKey) (attest.APIKey, error)
+	AppendImported(ctx context.Context, i attest.Imported) (attest.Imported, error)
+	Imported(ctx context.Context, id string) (attest.Imported, error)
+	ImportedAbout(ctx context.Context, q attest.ImportedQuery) ([]attest.Imported, error)
 
 	LogHead(ctx context.Context, logID string) (attest.Attestation, error)
 	LogIndexes(ctx context.Context, logID string, from, to int64) ([]int64, error)
@@ -129,6 +132,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"an API key comes back as it was", apiKeys},
 		{"an API key that cannot come back is refused", badAPIKeys},
 		{"an API key is revoked once", apiKeysRevoked},
+		{"imported bundles come back as they were, each once", imports},
 		{"log entries are found by index", logEntries},
 		{"an intent is found by its message", intentOfMessage},
 		{"log orphans are listed until they have an attestation", logOrphans},

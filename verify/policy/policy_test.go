@@ -404,7 +404,7 @@ func TestJudgeParametersNotKnown(t *testing.T) {
 var idle = []string{
 	"facts.artifact", "facts.provenance.0.attestation", "facts.provenance.0.buildType", "facts.provenance.0.invocationId",
 	"facts.provenance.0.level", "facts.provenance.0.tenantSupplied",
-	"facts.sboms.0.attestation", "facts.sboms.0.predicateType",
+	"facts.sboms.0.attestation", "facts.sboms.0.predicateType", "facts.imported",
 	"environment.name", "environment.sbom", "environment.builders.0.level",
 }
 
