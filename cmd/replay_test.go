@@ -52,10 +52,12 @@ type served struct {
 	*daemon
 	ci     *oidcIssuer
 	config string
+	admin  string // the administrator's token
 }
 
-// startServed starts a service of one builder.
-func startServed(t *testing.T) *served {
+// startServed starts a service of one builder. issuers and access are more lines
+// of those tables of its configuration.
+func startServed(t *testing.T, issuers, access string) *served {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real servers")
@@ -81,21 +83,22 @@ log: {directory: log}
 issuers:
   - {url: %q, audience: %q, algorithms: [ES256], max_age: 10m, provider: github}
   - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc}
-access:
+%saccess:
   - {issuer: %q, claims: {repository_owner_id: "65"}, roles: [signer, gate]}
   - {issuer: %q, claims: {sub: admin}, tenant: "*", roles: [administrator, gate]}
-environments:
+%senvironments:
   prod:
     builders: [{id: "%s/builders/ci", level: 2}]
     sources: [{repository: "https://github.com/acme/app", refs: [refs/heads/main]}]
-`, replicated, identity.Recipient(), ci.URL, replicated, people.URL, replicated, ci.URL, people.URL, replicated))}
+`, replicated, identity.Recipient(), ci.URL, replicated, people.URL, replicated, issuers, ci.URL, people.URL, access, replicated))}
 	dir, err := programs()
 	ok(t, err)
 	if out, err := exec.Command(filepath.Join(dir, "provostd"), "init", "--config", s.config).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
 	s.start(t)
-	_, err = s.client(people.token(t, replicated)).PutBuilder(t.Context(), "ci",
+	s.admin = people.token(t, replicated)
+	_, err = s.client(s.admin).PutBuilder(t.Context(), "ci",
 		client.BuilderRequest{Issuer: ci.URL, Condition: `claims.repository_owner_id == "65"`, Level: 2})
 	ok(t, err)
 	return s
@@ -124,7 +127,7 @@ func mustReplay(t *testing.T, d *daemon, token string) {
 // A token is spent when its session was answered, whatever happens to the
 // process then; and the session goes on.
 func TestTokensStaySpentAcrossRestarts(t *testing.T) {
-	s := startServed(t)
+	s := startServed(t, "", "")
 	d := s.daemon
 	type opened struct{ token, secret string }
 	var all []opened
@@ -160,7 +163,7 @@ func TestTokensStaySpentAcrossRestarts(t *testing.T) {
 // Two processes on one database and log: a token that both get at the same
 // moment becomes one session, which both know, and whose statements both count.
 func TestTokensAreSpentOnceAcrossReplicas(t *testing.T) {
-	s := startServed(t)
+	s := startServed(t, "", "")
 	replicas := []*daemon{s.daemon, s.start(t)}
 	const tokens, each = 40, 3 // of each token as many at each replica
 	var last client.Session
@@ -253,7 +256,7 @@ func TestTokensAreSpentOnceAcrossReplicas(t *testing.T) {
 // is another tenant, to which nothing of the old one's is there, and for which
 // nothing of it speaks.
 func TestARecreatedRepositoryIsAnotherTenant(t *testing.T) {
-	s := startServed(t)
+	s := startServed(t, "", "")
 	in := func(id string) *client.Client {
 		session, err := exchange(t, s.daemon, s.ci.job(t, replicated, map[string]any{"repository_id": id}))
 		ok(t, err)
