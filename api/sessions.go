@@ -44,6 +44,9 @@ const minSessionKey = 22
 // errSessionRequired: the token is good, once, for a session.
 var errSessionRequired = fmt.Errorf("%w: a job's token is accepted once: exchange it for a session with POST /v1/sessions", client.ErrUnauthenticated)
 
+// errTokenSpent: whoever sends it again is not who was given the session.
+var errTokenSpent = fmt.Errorf("%w: the token was used already: a job's token is accepted once", client.ErrUnauthenticated)
+
 // An exchange is a request for a session.
 type exchange struct {
 	token    string
@@ -104,7 +107,7 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	}
 	if err := a.sessions.OpenSession(ctx, s); err != nil { // closed: no record, no session
 		if errors.Is(err, attest.ErrConflict) {
-			return "", attest.Session{}, caller, unauthenticated("the token was used already: a job's token is accepted once")
+			return "", attest.Session{}, caller, errTokenSpent
 		}
 		return "", attest.Session{}, caller, fmt.Errorf("open session: %w", err)
 	}
