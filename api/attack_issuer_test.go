@@ -37,9 +37,9 @@ func (f *fixture) once(token string) (status int, p client.Problem) {
 	return f.ask(http.MethodPost, "/v1/sessions", strings.NewReader(""), "Authorization", "Bearer "+token)
 }
 
-// accepts has the service believe those issuers, as GitHub's, and give their
+// believes has the service believe those issuers, as GitHub's, and give their
 // jobs of owner 65 what signers may.
-func (f *fixture) accepts(httpClient *http.Client, all ...*idp) {
+func (f *fixture) believes(httpClient *http.Client, all ...*idp) {
 	f.t.Helper()
 	var issuers []Issuer
 	var rules []Rule
@@ -134,7 +134,7 @@ func TestIssuersThatLookLikeOurs(t *testing.T) {
 func TestIssuersDoNotSpeakForEachOther(t *testing.T) {
 	f := newFixture(t)
 	other := newIDP(t)
-	f.accepts(nil, f.idp, other)
+	f.believes(nil, f.idp, other)
 	other.set(func(p *idp) { p.keys[1].KeyID = "rsa2" }) // the key itself both have, in these tests
 	for name, token := range map[string]string{
 		"with a key id that both have":    other.token(map[string]any{"iss": f.idp.URL}),
@@ -310,7 +310,7 @@ func TestKeysThatCannotBeHad(t *testing.T) {
 func TestASlowIssuerHoldsUpNobodyElse(t *testing.T) {
 	f := newFixture(t)
 	other := newIDP(t)
-	f.accepts(nil, f.idp, other)
+	f.believes(nil, f.idp, other)
 	if _, err := f.exchanged(f.idp.token(nil)); err != nil { // its keys are known
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 // the same one again: a repository that was deleted and made anew has new ids.
 func TestTokensOfOtherTenants(t *testing.T) {
 	f := newFixture(t)
-	f.accepts(nil, f.idp)
+	f.believes(nil, f.idp)
 	in := func(changes map[string]any) *client.Client {
 		t.Helper()
 		s, err := f.exchanged(f.idp.token(changes))
