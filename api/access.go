@@ -410,6 +410,8 @@ func (a *Authenticator) caller(i *issuer, claims identity.Claims, checked *ident
 	}
 	if caller.Build, caller.Control = build, control; row != "" {
 		why = append(why, "builder "+row)
+	} else {
+		caller.Retired = builders.retiredFor(i.URL, texts)
 	}
 	caller.Why = strings.Join(why, ", ")
 	return caller, nil

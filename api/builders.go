@@ -94,11 +94,10 @@ func (s *Server) approveBuilder(ctx context.Context, caller attest.Caller, in bu
 
 func (s *Server) retireBuilder(ctx context.Context, caller attest.Caller, in builderChange) (reply, error) {
 	return s.changeBuilder(ctx, in, func(holds, proposed *attest.Builder) (attest.Builder, error) {
-		last := cmp.Or(proposed, holds)
-		if last == nil || last.State == attest.BuilderRetired {
+		if proposed == nil && (holds == nil || holds.State == attest.BuilderRetired) {
 			return attest.Builder{}, fmt.Errorf("%w: no builder is called %.80q", attest.ErrNotFound, in.name)
 		}
-		return last.Retire(caller, s.now())
+		return cmp.Or(holds, proposed).Retire(caller, s.now()) // what held, if anything did: see snapshot
 	})
 }
 

@@ -46,6 +46,8 @@ func problem(err error) client.Problem {
 	var routing *echo.HTTPError
 	switch {
 	case errors.Is(err, attest.ErrSelfCheck): // ours, whatever else it wraps
+	case errors.Is(err, errTokenSpent):
+		p.Type, p.Status, p.Detail = client.TokenSpent, http.StatusUnauthorized, told(err)
 	case errors.Is(err, errSessionRequired):
 		p.Type, p.Status, p.Detail = client.SessionRequired, http.StatusUnauthorized, told(err)
 	case errors.Is(err, client.ErrUnauthenticated):

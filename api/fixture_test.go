@@ -64,7 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, ca: newTestCA(t), memory: newMemory(t), idp: newIDP(t), logs: &syncBuffer{}, reg: prometheus.NewRegistry(), ready: map[string]error{"store": nil}}
 	f.keys = &testKeys{ca: f.ca}
-	f.sessions = &sessionsInMemory{}
+	f.sessions = &sessionsInMemory{audit: f.memory}
 	f.kept = &apiKeysInMemory{}
 	f.imports = newImports(t)
 	f.rows = &rows{all: []attest.Builder{builderRow(f.idp.URL, "acme", `claims.repository == "acme/app"`)}}

@@ -275,9 +275,10 @@ type sessionsInMemory struct {
 	spent map[attest.Digest]attest.Digest
 	all   map[attest.Digest]attest.Session
 	fail  error
+	audit *memory // where records of sessions go; nil for nowhere
 }
 
-func (m *sessionsInMemory) OpenSession(_ context.Context, s attest.Session) error {
+func (m *sessionsInMemory) OpenSession(ctx context.Context, s attest.Session) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
@@ -286,13 +287,18 @@ func (m *sessionsInMemory) OpenSession(_ context.Context, s attest.Session) erro
 	if m.spent == nil {
 		m.spent, m.all = map[attest.Digest]attest.Digest{}, map[attest.Digest]attest.Session{}
 	}
-	if before, ok := m.spent[s.Token]; ok {
-		if before != s.ID {
-			return fmt.Errorf("%w: the token was used already", attest.ErrConflict)
-		}
-		return nil
+	before, again := m.spent[s.Token]
+	if again && before != s.ID {
+		return fmt.Errorf("%w: the token was used already", attest.ErrConflict)
 	}
-	m.spent[s.Token], m.all[s.ID] = s.ID, s
+	if s.Audit != nil && m.audit != nil {
+		if _, err := m.audit.AppendAudit(ctx, *s.Audit); err != nil {
+			return err
+		}
+	}
+	if s.Audit = nil; !again {
+		m.spent[s.Token], m.all[s.ID] = s.ID, s
+	}
 	return nil
 }
 

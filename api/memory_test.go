@@ -46,7 +46,7 @@ func (m *memory) AppendIntent(ctx context.Context, in attest.Intent) (string, *a
 		scoped := fmt.Sprint(in.CallerIssuer, "\x00", in.CallerSubject, "\x00", in.IdempotencyKey)
 		if id, ok := m.byKey[scoped]; ok {
 			i := slices.IndexFunc(m.intents, func(i attest.Intent) bool { return i.ID == id })
-			if m.intents[i].Payload != in.Payload {
+			if m.intents[i].Payload != in.Payload || m.intents[i].Tenant != in.Tenant {
 				return "", nil, fmt.Errorf("%w: the Idempotency-Key was used for something else", attest.ErrConflict)
 			}
 			for _, a := range m.attestations {
@@ -114,9 +114,12 @@ func (m *memory) AppendAttestation(ctx context.Context, a attest.Attestation) (a
 	if err := cmp.Or(m.fail, ctx.Err()); err != nil {
 		return attest.Attestation{}, err
 	}
-	if !slices.ContainsFunc(m.intents, func(i attest.Intent) bool { return i.ID == a.ID }) {
+	i := slices.IndexFunc(m.intents, func(i attest.Intent) bool { return i.ID == a.ID })
+	if i < 0 {
 		m.t.Errorf("attestation %s without an intent", a.ID)
+		return attest.Attestation{}, attest.ErrNotFound
 	}
+	a.Tenant = m.intents[i].Tenant
 	for _, first := range m.attestations {
 		if first.ID == a.ID {
 			return first, nil

@@ -39,12 +39,15 @@ func sameRow(a, b attest.Builder) bool { return a.Revision == b.Revision && a.St
 type snapshot struct {
 	revision int64
 	active   map[string][]registered // by issuer
+	// retired are rows that were active. One whose condition cannot be read any
+	// more has none.
+	retired map[string][]registered
 	// broken are the issuers that have an active row which cannot be used.
 	// Nothing is said for them: the row might be the one that matched, too.
 	broken map[string]error
 }
 
-// A registered is an active row.
+// A registered is a row that is active, or was.
 type registered struct {
 	attest.Builder
 	condition *identity.Condition
@@ -81,15 +84,20 @@ func (b *builders) current(ctx context.Context) (*snapshot, error) {
 }
 
 func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
-	s := &snapshot{revision: revision, active: map[string][]registered{}, broken: map[string]error{}}
+	s := &snapshot{revision: revision, active: map[string][]registered{}, retired: map[string][]registered{}, broken: map[string]error{}}
 	for _, row := range rows {
 		if row.State == attest.BuilderUnbelieved { // closed: whichever row it stands for might be the one that matched
 			s.broken[row.Issuer] = fmt.Errorf("builder %s revision %d is not what was signed", row.Name, row.Revision)
 		}
-		if row.State != attest.BuilderActive {
+		active := row.State == attest.BuilderActive
+		if !active && (row.State != attest.BuilderRetired || row.Level == 3 && row.ApprovedBy == attest.Person{}) { // it never was
 			continue
 		}
 		condition, err := identity.Compile(row.Condition)
+		if !active {
+			s.retired[row.Issuer] = append(s.retired[row.Issuer], registered{row, condition})
+			continue
+		}
 		if err != nil {
 			s.broken[row.Issuer] = fmt.Errorf("builder %s: %v", row.Name, err)
 			continue
@@ -97,6 +105,17 @@ func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
 		s.active[row.Issuer] = append(s.active[row.Issuer], registered{row, condition})
 	}
 	return s
+}
+
+// retiredFor is the name of the retired builder that a token would speak for,
+// which speaks for no active one; "" for none.
+func (s *snapshot) retiredFor(issuer string, texts identity.Texts) string {
+	for _, row := range s.retired[issuer] {
+		if row.condition == nil || row.condition.Match(texts) { // closed: it might have matched
+			return row.Name
+		}
+	}
+	return ""
 }
 
 // build is the build that a token speaks for, or the control plane, and the

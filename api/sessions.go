@@ -25,8 +25,9 @@ import (
 
 // SessionStore keeps sessions, for every replica.
 type SessionStore interface {
-	// OpenSession spends a token and stores its session. A token that was
-	// spent for another session is an [attest.ErrConflict].
+	// OpenSession spends a token and stores its session and the audit record
+	// of it, or none of them. A token that was spent for another session is an
+	// [attest.ErrConflict].
 	OpenSession(ctx context.Context, s attest.Session) error
 	// Session returns a session, ended or not, or an [attest.ErrNotFound].
 	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
@@ -43,13 +44,18 @@ const minSessionKey = 22
 // errSessionRequired: the token is good, once, for a session.
 var errSessionRequired = fmt.Errorf("%w: a job's token is accepted once: exchange it for a session with POST /v1/sessions", client.ErrUnauthenticated)
 
+// errTokenSpent: whoever sends it again is not who was given the session.
+var errTokenSpent = fmt.Errorf("%w: the token was used already: a job's token is accepted once", client.ErrUnauthenticated)
+
 // An exchange is a request for a session.
 type exchange struct {
 	token    string
 	key      string          // the caller's; "" for none
 	subjects []attest.Digest // that the token's audience may be bound to
-	// record is called before anything is stored; its error ends the exchange.
-	record func(attest.Caller) error
+	// record is what the audit log says of a caller that is let; nil for
+	// nothing. It is stored with the session: a token that was spent already
+	// lets nobody.
+	record func(attest.Caller) attest.AuditRecord
 }
 
 // Exchange spends a workload token, and returns the session's secret and the
@@ -96,13 +102,12 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	}
 	caller.Session = s.ID.Hex()
 	if x.record != nil {
-		if err := x.record(caller); err != nil { // closed: no record, no session
-			return "", attest.Session{}, caller, err
-		}
+		r := x.record(caller)
+		s.Audit = &r
 	}
-	if err := a.sessions.OpenSession(ctx, s); err != nil {
+	if err := a.sessions.OpenSession(ctx, s); err != nil { // closed: no record, no session
 		if errors.Is(err, attest.ErrConflict) {
-			return "", attest.Session{}, caller, unauthenticated("the token was used already: a job's token is accepted once")
+			return "", attest.Session{}, caller, errTokenSpent
 		}
 		return "", attest.Session{}, caller, fmt.Errorf("open session: %w", err)
 	}
@@ -250,9 +255,9 @@ func (s *Server) openSession(c echo.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), s.timeout)
 	defer cancel()
-	x.record = func(caller attest.Caller) error {
+	x.record = func(caller attest.Caller) attest.AuditRecord {
 		caller.Request, caller.Remote = whence(c)
-		return s.audit.append(ctx, caller.Allowed("sessions.open", "session "+caller.Session, s.now()))
+		return caller.Allowed("sessions.open", "session "+caller.Session, s.now())
 	}
 	secret, session, caller, err := s.auth.Exchange(ctx, x)
 	traceOf(c).caller = caller.Issuer + " " + caller.Subject

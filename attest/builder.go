@@ -235,13 +235,20 @@ func (b Builder) Retire(by Caller, now time.Time) (Builder, error) {
 }
 
 // mayHaveSigned refuses a predicate type that the caller's builder is not
-// registered for, and artifacts that its token was not bound to. Verdicts are
-// the gate's own words, and revocations those of their grant.
+// registered for, everything of a builder that is retired, and artifacts that
+// its token was not bound to. Verdicts are the gate's own words, and revocations
+// those of their grant.
 func (c Caller) mayHaveSigned(predicateType string, subjects []Subject) error {
 	if !within(c.Bound, subjects) {
 		return fmt.Errorf("%w: the token is bound to other artifacts", ErrDenied)
 	}
-	if c.registration() == nil || PowerFor(predicateType) == PowerVerdict {
+	if PowerFor(predicateType) == PowerVerdict {
+		return nil
+	}
+	if c.Retired != "" { // closed: retiring it would give its tokens more types than it had
+		return fmt.Errorf("%w: builder %s is retired: nothing is signed for its tokens", ErrDenied, c.Retired)
+	}
+	if c.registration() == nil {
 		return nil
 	}
 	return c.registeredFor(predicateType)

@@ -90,6 +90,10 @@ type Caller struct {
 	Build  *Build // the build that the token speaks for; nil for people and gates
 	// Control is the builder control plane that it is; nil for all others.
 	Control *Control
+	// Retired is the builder that it spoke for, when that was taken out of the
+	// registry and no other took its place: nothing is signed for it, whatever
+	// it is granted. "" for none.
+	Retired string
 
 	// Session is the ID of the session that its token was exchanged for, in
 	// hex; "" for a caller that needs none.

@@ -57,8 +57,8 @@ type Timestamper interface {
 type Ledger interface {
 	// AppendIntent stores the intent, before anything is signed. When the
 	// caller has used intent.IdempotencyKey before, it stores nothing: with
-	// the same payload it returns the earlier intent's ID and, if that one
-	// was released, its attestation; with another payload it returns an
+	// the same payload and tenant it returns the earlier intent's ID and, if
+	// that one was released, its attestation; with others it returns an
 	// [ErrConflict]. Otherwise the intent counts in its session, and when that
 	// has ended, or has no statement left, it is an [ErrDenied]. An error that
 	// may pass wraps [ErrUnavailable].

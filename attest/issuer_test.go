@@ -116,7 +116,7 @@ func (l *testLedger) AppendIntent(_ context.Context, in Intent) (string, *Attest
 	if in.IdempotencyKey != "" {
 		scoped := fmt.Sprint(in.CallerIssuer, "\x00", in.CallerSubject, "\x00", in.IdempotencyKey)
 		if id, ok := l.byKey[scoped]; ok {
-			if l.intents[id].Payload != in.Payload {
+			if l.intents[id].Payload != in.Payload || l.intents[id].Tenant != in.Tenant {
 				return "", nil, fmt.Errorf("%w: used for something else", ErrConflict)
 			}
 			if a, ok := l.attestations[id]; ok {

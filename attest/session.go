@@ -34,6 +34,11 @@ type Session struct {
 	// the token. Until TokenUntil a copy of it could still be accepted.
 	Token      Digest
 	TokenUntil time.Time
+
+	// Audit is the record that the caller was let. It is stored in the one
+	// transaction with the session, also when the same one is opened again, or
+	// neither is; nil for none. It is not read back.
+	Audit *AuditRecord
 }
 
 // within reports whether a statement about these subjects may be signed in the

@@ -104,7 +104,7 @@ func startSigning(b *testing.B, args ...string) signing {
 	data := b.TempDir()
 	token := v.Token(time.Hour, append(keystest.ServePolicies(), keystest.PolicyInit)...)
 	d := startDev(b, data, []string{"VAULT_ADDR=" + v.Address(), "VAULT_TOKEN=" + token}, append(args, "--keys", "vault")...)
-	jwt := devToken(b, data, "--lifetime", "1h")
+	jobs := newJobs(b, d, data)
 	// A client that does no more than send and receive: what it does beyond
 	// that, it does on another machine.
 	plain := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
@@ -115,7 +115,11 @@ func startSigning(b *testing.B, args ...string) signing {
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Authorization", "Bearer "+jwt)
+		secret, err := jobs.secret(ctx)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+secret)
 		req.Header.Set("Content-Type", "application/json")
 		resp, err := plain.Do(req)
 		if err != nil {
@@ -212,7 +216,7 @@ func BenchmarkGrowth(b *testing.B) {
 			b.Fatal(err)
 		}
 		d := startDev(b, data, nil)
-		c := d.client(devToken(b, data, "--lifetime", "1h"))
+		c := newJobs(b, d, data).client()
 		return func() time.Duration {
 			var all []time.Duration
 			for begun := time.Now(); time.Since(begun) < benchRound; {
@@ -243,7 +247,7 @@ func BenchmarkRotation(b *testing.B) {
 	data := b.TempDir()
 	token := v.Token(time.Hour, append(keystest.ServePolicies(), keystest.PolicyInit)...)
 	d := startDev(b, data, []string{"VAULT_ADDR=" + v.Address(), "VAULT_TOKEN=" + token}, "--keys", "vault")
-	c, admin := d.client(devToken(b, data, "--lifetime", "1h")), d.client(adminToken(b, data))
+	c, admin := newJobs(b, d, data).client(), d.client(adminToken(b, data))
 	p99 := func() time.Duration {
 		var mu sync.Mutex
 		var all []time.Duration
@@ -363,7 +367,7 @@ func bareSigner(b *testing.B, v *keystest.VaultServer) func(context.Context) err
 func BenchmarkDecide(b *testing.B) {
 	data := b.TempDir()
 	d := startDev(b, data, nil)
-	build, admin := d.client(devToken(b, data, "--lifetime", "1h")), d.client(adminToken(b, data))
+	build, admin := newJobs(b, d, data).client(), d.client(adminToken(b, data))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		b.Fatal(err)

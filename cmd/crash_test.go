@@ -43,7 +43,7 @@ const (
 // signUntil has callers sign different artifacts until stop is closed or a
 // call fails, calls act after that many were acknowledged, and returns all of
 // them.
-func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, acks int, act func()) []received {
+func signUntil(t *testing.T, d *daemon, data string, stop <-chan struct{}, acks int, act func()) []received {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), crashWithin)
 	defer cancel()
@@ -53,7 +53,7 @@ func signUntil(t *testing.T, d *daemon, token string, stop <-chan struct{}, acks
 		got  []received
 		once sync.Once
 	)
-	c := d.client(token)
+	c := newJobs(t, d, data).client()
 	for range callers {
 		wg.Go(func() {
 			for {
@@ -130,7 +130,7 @@ func TestKillDuringSigning(t *testing.T) {
 			orphans := 0
 			for _, acks := range []int{1, 60, 130, 199, acksToKill} {
 				moment := rand.N(15 * time.Millisecond)
-				got = append(got, signUntil(t, d, devToken(t, data), nil, acks, func() { time.Sleep(moment); d.kill() })...)
+				got = append(got, signUntil(t, d, data, nil, acks, func() { time.Sleep(moment); d.kill() })...)
 				open := openIntents(t, data)
 				d = startDev(t, data, env, "--keys", where)
 				checkIntents(t, d, data, got, open)
@@ -297,7 +297,7 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	data := t.TempDir()
 	d := startDev(t, data, nil)
 	stop := make(chan struct{})
-	got := signUntil(t, d, devToken(t, data), stop, acksToKill, func() { close(stop); d.stop() })
+	got := signUntil(t, d, data, stop, acksToKill, func() { close(stop); d.stop() })
 	d = startDev(t, data, nil)
 	checkReceived(t, d, data, got)
 	listed, err := d.client(adminToken(t, data)).Intents(t.Context())

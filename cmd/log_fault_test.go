@@ -26,9 +26,9 @@ const devHost = "provost.localhost" // the name of the development service's log
 // A loggedDev is a development service, and the bundles that it acknowledged.
 type loggedDev struct {
 	*daemon
-	data  string
-	token string
-	got   []received
+	data string
+	jobs *jobs
+	got  []received
 }
 
 func startLogged(t *testing.T) *loggedDev {
@@ -44,7 +44,7 @@ func startLogged(t *testing.T) *loggedDev {
 func (d *loggedDev) start(t *testing.T) {
 	t.Helper()
 	d.daemon = startDev(t, d.data, nil)
-	d.token = devToken(t, d.data)
+	d.jobs = newJobs(t, d.daemon, d.data)
 }
 
 // sign asks once, without trying again, and returns status and Retry-After.
@@ -56,7 +56,9 @@ func (d *loggedDev) sign(t *testing.T) (status int, retryAfter string, body []by
 	ask := fmt.Sprintf(`{"subjects":[{"name":"app","digest":{"sha256":%q}}]}`, artifact.Hex())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/attestations/provenance", strings.NewReader(ask))
 	ok(t, err)
-	req.Header.Set("Authorization", "Bearer "+d.token)
+	secret, err := d.jobs.secret(ctx)
+	ok(t, err)
+	req.Header.Set("Authorization", "Bearer "+secret)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -174,7 +176,7 @@ func TestLogDirectoryFaults(t *testing.T) {
 	ok(t, os.Mkdir(log, 0o700))
 	const script = `mount -t tmpfs -o size=8m tmpfs "$1" && exec "$2" dev --data "$3" --listen 127.0.0.1:0`
 	d.daemon = startCommand(t, nil, exec.Command("unshare", "-rm", "sh", "-c", script, "sh", log, filepath.Join(dir, "provostd"), d.data))
-	d.token = devToken(t, d.data)
+	d.jobs = newJobs(t, d.daemon, d.data)
 	inside := func(command string) {
 		t.Helper()
 		c := exec.Command("nsenter", "--preserve-credentials", "-U", "-m", "-t", fmt.Sprint(d.cmd.Process.Pid), "sh", "-ec", command, "sh", filepath.Join(log, devHost))

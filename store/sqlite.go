@@ -186,23 +186,30 @@ func openPool(path string, conns int, wait time.Duration, settings url.Values) (
 
 // prepare makes the file ours, or refuses it unchanged, and migrates it.
 func (s *SQLite) prepare(ctx context.Context) error {
-	if err := s.claim(ctx); err != nil {
+	// Another process may do the same now. Then ours fails, and finds on
+	// trying again that it is done: each is done whole or not at all. As long
+	// as there is no write-ahead log, a commit does not wait for readers.
+	if err := again(ctx, isBusy, s.claim); err != nil {
 		return err
 	}
-	// Another process may do the same now. Then ours fails, and finds on
-	// trying again that it is done: what follows is done whole or not at all.
-	err := s.setUp(ctx)
-	for start := time.Now(); inTheWay(err) && time.Since(start) < busyTimeout; err = s.setUp(ctx) {
+	if err := again(ctx, inTheWay, s.setUp); err != nil {
+		return err
+	}
+	return s.checkWritable(ctx)
+}
+
+// again does what another process may be in the way of, until it is not, or for
+// as long as one waits for one.
+func again(ctx context.Context, passes func(error) bool, do func(context.Context) error) error {
+	err := do(ctx)
+	for start := time.Now(); passes(err) && time.Since(start) < busyTimeout; err = do(ctx) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if err != nil {
-		return err
-	}
-	return s.checkWritable(ctx)
+	return err
 }
 
 func (s *SQLite) setUp(ctx context.Context) error {

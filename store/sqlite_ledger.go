@@ -194,16 +194,16 @@ func changed(result sql.Result) int64 {
 // findByKey returns the intent that the caller's key already has and, if it
 // was released, its attestation. Without one it is sql.ErrNoRows.
 func findByKey(ctx context.Context, tx *tx, in attest.Intent) (string, *attest.Attestation, error) {
-	var id string
+	var id, tenant string
 	var payload attest.Digest
 	err := tx.queryRow(ctx, `
-		SELECT id, payload FROM intents
+		SELECT id, payload, tenant FROM intents
 		WHERE caller_issuer = ? AND caller_subject = ? AND idempotency_key = ? AND idempotency_key <> ''`,
-		in.CallerIssuer, in.CallerSubject, in.IdempotencyKey).Scan(&id, digestColumn{&payload})
+		in.CallerIssuer, in.CallerSubject, in.IdempotencyKey).Scan(&id, digestColumn{&payload}, &tenant)
 	if err != nil {
 		return "", nil, err
 	}
-	if payload != in.Payload {
+	if payload != in.Payload || tenant != in.Tenant { // closed: a subject can be named again by another tenant
 		return "", nil, fmt.Errorf("%w: the idempotency key was used for another statement", attest.ErrConflict)
 	}
 	a, err := findAttestation(ctx, tx, id)

@@ -17,8 +17,9 @@ import (
 
 // OpenSession spends a token and stores the session that it is exchanged for.
 // A token that was spent already is an [attest.ErrConflict], unless it was for
-// this very session: then the answer was lost, and nothing is stored. What was
-// spent stays so for every process on the file, whatever dies.
+// this very session: then the answer was lost, and nothing is stored but the
+// audit record. What was spent stays so for every process on the file, whatever
+// dies.
 func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error {
 	if session.ID.Algorithm() != attest.AlgSHA256 || session.Token.Algorithm() != attest.AlgSHA256 || session.Statements < 1 || len(session.Claims) == 0 {
 		return fmt.Errorf("%w: session: want an id, a token, claims and a number of statements", attest.ErrInvalid)
@@ -36,6 +37,11 @@ func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error 
 	if err := checkText(session.Issuer); err != nil {
 		return err
 	}
+	if session.Audit != nil {
+		if err := session.Audit.Validate(); err != nil {
+			return err
+		}
+	}
 	return s.write(ctx, func(ctx context.Context, tx *tx) error {
 		result, err := tx.exec(ctx, "INSERT INTO spent_tokens (token, until, session) VALUES (?, ?, ?) ON CONFLICT (token) DO NOTHING",
 			digestColumn{&session.Token}, timeColumn{&session.TokenUntil}, digestColumn{&session.ID})
@@ -50,18 +56,21 @@ func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error 
 			if before != session.ID { // closed
 				return fmt.Errorf("%w: the token was used already", attest.ErrConflict)
 			}
-			return nil
-		}
-		_, err = tx.exec(ctx, `
+		} else if _, err := tx.exec(ctx, `
 			INSERT INTO sessions (id, issuer, claims, checked, subjects, at, expires, statements, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`,
 			digestColumn{&session.ID}, session.Issuer, session.Claims, session.Checked, subjects,
-			timeColumn{&session.At}, timeColumn{&session.Expires}, session.Statements)
+			timeColumn{&session.At}, timeColumn{&session.Expires}, session.Statements); err != nil {
+			return err
+		}
+		if session.Audit != nil {
+			_, err = appendAudit(ctx, tx, *session.Audit)
+		}
 		return err
 	})
 }
 
 // Session returns the session of that ID, ended or not, or an
-// [attest.ErrNotFound]. Token and TokenUntil are not set.
+// [attest.ErrNotFound]. Token, TokenUntil and Audit are not set.
 func (s *SQLite) Session(ctx context.Context, id attest.Digest) (session attest.Session, err error) {
 	session.ID = id
 	err = s.read(ctx, func(tx *tx) error {

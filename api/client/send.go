@@ -112,7 +112,7 @@ func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("%s %s: %w: token: %w", k.method, k.path, errUnsent, err)
 	}
-	kept, inSession := c.sessions().Load(token)
+	kept, inSession := c.kept(token)
 	k.token = token
 	if inSession {
 		k.token = kept.Token
@@ -123,15 +123,13 @@ func (c *Client) sendOnce(ctx context.Context, k call) (int, []byte, error) {
 	case !isProblem || p.Status != http.StatusUnauthorized:
 		return status, raw, err
 	case inSession: // it has ended; the token may be good for another, if it is a new one
-		c.sessions().Drop(token)
 	case p.Type != SessionRequired:
 		return status, raw, err
 	}
-	s, err := c.OpenSession(ctx, token, SessionRequest{Subjects: c.Bound})
+	s, err := c.open(ctx, token, kept.Token)
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: open session: %w", errUnsent, err)
 	}
-	c.sessions().Save(token, s)
 	k.token = s.Token
 	return c.sendAs(ctx, k)
 }

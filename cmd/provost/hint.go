@@ -45,6 +45,8 @@ func next(err error, command string) string {
 	switch {
 	case errors.As(err, &own):
 		return own.hint
+	case errors.As(err, &problem) && problem.Type == client.TokenSpent:
+		return "the commands of one job share a session, which is kept in XDG_CACHE_HOME (by default ~/.cache) for 15 minutes: let them write there, as one user; otherwise give each command a fresh token. If you did not use this token, somebody else has: see provost audit list"
 	case errors.Is(err, client.ErrUnauthenticated):
 		return "get a fresh token for this service: log in again (provost login), or set PROVOST_TOKEN or pass --token-file (for provostd dev: . DIR/cli.env)"
 	case errors.As(err, &problem) && problem.Grant != "":

@@ -7,10 +7,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
 
 	"provost/api/client"
 )
@@ -35,18 +38,56 @@ func (d sessionDir) path(token string) string {
 	return filepath.Join(string(d), hex.EncodeToString(sum[:])+".json")
 }
 
-// Load returns a session that goes on for a while.
+// Load returns a session that goes on for a while. A file that is no session, or
+// leads out of the directory, is none.
 func (d sessionDir) Load(token string) (s client.Session, ok bool) {
-	raw, err := readBounded(d.path(token), 64<<10)
+	if os.Chmod(string(d), 0o700) != nil { // not there, or another's
+		return client.Session{}, false
+	}
+	dir, err := os.OpenRoot(string(d))
+	if err != nil {
+		return client.Session{}, false
+	}
+	defer dir.Close()
+	f, err := dir.Open(filepath.Base(d.path(token)))
+	if err != nil {
+		return client.Session{}, false
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxSession))
 	if err != nil || json.Unmarshal(raw, &s) != nil {
 		return client.Session{}, false
 	}
-	return s, s.Token != "" && time.Until(s.ExpiresAt) > 10*time.Second
+	if secret, err := oneToken([]byte(s.Token)); err != nil || secret != s.Token {
+		return client.Session{}, false
+	}
+	return s, time.Until(s.ExpiresAt) > 10*time.Second
+}
+
+// maxSession bounds a session's file, in bytes.
+const maxSession = 64 << 10
+
+// Lock waits until no other command of this user exchanges a token. Where that
+// cannot be told, nobody is waited for.
+func (d sessionDir) Lock() (unlock func()) {
+	if !d.own() {
+		return func() {}
+	}
+	unlock, err := lockedfile.MutexAt(filepath.Join(string(d), "lock")).Lock()
+	if err != nil {
+		return func() {}
+	}
+	return unlock
+}
+
+// own makes the directory, and reports whether it is this user's alone.
+func (d sessionDir) own() bool {
+	return os.MkdirAll(string(d), 0o700) == nil && os.Chmod(string(d), 0o700) == nil
 }
 
 // Save keeps a session, and removes those that have ended.
 func (d sessionDir) Save(token string, s client.Session) {
-	if os.MkdirAll(string(d), 0o700) != nil {
+	if !d.own() {
 		return
 	}
 	raw, err := json.Marshal(s)

@@ -167,6 +167,31 @@ func auditWithIntent(t *testing.T, b Backend) {
 	}
 }
 
+// auditWithSession holds that a session that was opened has its record, once
+// for each time that it was given out, and a token that was spent has none.
+func auditWithSession(t *testing.T, b Backend) {
+	keyed := func(object string) attest.Session {
+		s, r := newSession("one"), newAudit(object)
+		s.Audit = &r
+		return s
+	}
+	for _, object := range []string{"first", "again"} {
+		if err := b.OpenSession(t.Context(), keyed(object)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	audited(t, b, 2)
+	replay := keyed("replay")
+	replay.ID = sha256Of("another secret")
+	refused(t, "a token twice", attest.ErrConflict, b.OpenSession(t.Context(), replay))
+	bad := newSession("two")
+	bad.Audit = &attest.AuditRecord{}
+	refused(t, "a session with a record that is none", attest.ErrInvalid, b.OpenSession(t.Context(), bad))
+	_, err := b.Session(t.Context(), bad.ID)
+	refused(t, "its session", attest.ErrNotFound, err)
+	audited(t, b, 2)
+}
+
 // concurrentAudit has many append at once, some with an intent, some of which
 // fail when a part is written. What failed has no record, and the rest is one
 // chain.

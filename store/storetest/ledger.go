@@ -126,6 +126,8 @@ func idempotency(t *testing.T, b Backend) {
 	}
 	_, _, err = retry(func(in *attest.Intent) { in.Payload = sha256Of("other") })
 	refused(t, "another payload before the first has finished", attest.ErrConflict, err)
+	_, _, err = retry(func(in *attest.Intent) { in.Tenant += "another" })
+	refused(t, "another tenant before the first has finished", attest.ErrConflict, err)
 	same(t, "retries store nothing: open intents", []attest.Intent{first}, open(t, b))
 
 	stored, err := b.AppendAttestation(t.Context(), released(first, "bundle"))
@@ -139,6 +141,11 @@ func idempotency(t *testing.T, b Backend) {
 	same(t, "retried after the first has finished", stored, *done)
 	_, _, err = retry(func(in *attest.Intent) { in.Payload = sha256Of("other") })
 	refused(t, "another payload after the first has finished", attest.ErrConflict, err)
+	_, done, err = retry(func(in *attest.Intent) { in.Tenant += "another" })
+	refused(t, "another tenant after the first has finished", attest.ErrConflict, err)
+	if done != nil {
+		t.Error("another tenant is given the first's attestation")
+	}
 	same(t, "retries store nothing: open intents", nil, open(t, b))
 
 	for name, change := range map[string]func(*attest.Intent){

@@ -139,6 +139,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"audit records come back chained", auditChain},
 		{"an audit record that cannot come back is refused", badAudit},
 		{"an intent and its audit record are stored together", auditWithIntent},
+		{"a session has its audit record or is not there", auditWithSession},
 		{"the audit log is one chain under concurrency", concurrentAudit},
 		{"the last signed audit head is found", signedAuditHead},
 		{"writers at once fail alone", failAlone},
