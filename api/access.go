@@ -54,9 +54,8 @@ type Issuer struct {
 	// is read as BundleFile is.
 	CAFile string `yaml:"ca_file"`
 	// ServerURL is where the provider's repositories and pages are, without a
-	// slash at the end. Default: https://github.com for github, the issuer's
-	// own URL for gitlab, https://buildkite.com for buildkite,
-	// https://app.circleci.com for circleci.
+	// slash at the end. Default: the issuer's own GitHub for github, the
+	// issuer's URL for gitlab.
 	ServerURL string `yaml:"server_url"`
 	// PersonClaim is the claim of provider oidc that is the same for the same
 	// human at every issuer, such as an employee number. By it two people are
@@ -241,10 +240,19 @@ func (i *Issuer) validate() (identity.Provider, error) {
 		}
 		i.CrossCheck = &check
 	}
+	if i.Provider == identity.GitHub {
+		// Two GitHubs have repositories of the same names: one must not be
+		// attested as the other.
+		own, public := identity.GitHubServer(u), "https://github.com"
+		switch {
+		case i.ServerURL == "":
+			i.ServerURL = own
+		case i.ServerURL == public && own != public:
+			return nil, fmt.Errorf("server_url %s is not that of this issuer, whose repositories are at %s", public, own)
+		}
+	}
 	switch {
 	case i.ServerURL != "":
-	case i.Provider == identity.GitHub:
-		i.ServerURL = "https://github.com"
 	case i.Provider == identity.GitLab:
 		i.ServerURL = strings.TrimSuffix(i.URL, "/")
 	}

@@ -217,3 +217,24 @@ rules:
 		t.Errorf("%+v", got)
 	}
 }
+
+// Two GitHubs have repositories of the same names: one is never attested as the
+// other, whatever is left out.
+func TestServersOfGitHubs(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://token.actions.githubusercontent.com":      "https://github.com",
+		"https://token.actions.githubusercontent.com/acme": "https://github.com",
+		"https://token.actions.acme.ghe.com":               "https://acme.ghe.com",
+		"https://ghes.example:8443/_services/token":        "https://ghes.example:8443",
+		"http://127.0.0.1:8080/dev/issuer/github":          "https://github.com",
+	} {
+		i := Issuer{URL: url, Audience: audience, Algorithms: []string{"RS256"}, MaxAge: time.Minute, Provider: identity.GitHub}
+		if _, err := i.validate(); err != nil || i.ServerURL != want {
+			t.Errorf("%s: %s, %v; want %s", url, i.ServerURL, err, want)
+		}
+		i.ServerURL = "https://github.com"
+		if _, err := i.validate(); (err == nil) != (want == "https://github.com") {
+			t.Errorf("%s with github.com's repositories: %v", url, err)
+		}
+	}
+}

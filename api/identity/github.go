@@ -53,6 +53,19 @@ func (github) CheckIssuer(u *url.URL) error {
 	return errors.New("want https://token.actions.githubusercontent.com (perhaps with /<enterprise>), https://token.actions.<name>.ghe.com or https://<host>/_services/token")
 }
 
+// GitHubServer is where the repositories of an issuer's GitHub are. One on this
+// machine stands in for github.com.
+func GitHubServer(issuer *url.URL) string {
+	host := issuer.Host
+	if name, ok := strings.CutPrefix(host, "token.actions."); ok && strings.HasSuffix(name, ".ghe.com") {
+		return "https://" + name
+	}
+	if issuer.Scheme == "http" || host == "token.actions.githubusercontent.com" {
+		return "https://github.com"
+	}
+	return "https://" + host
+}
+
 // Tenant is the repository, by the ids that a new one of the same name would
 // not have.
 func (github) Tenant(c Claims) (string, error) {
