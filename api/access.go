@@ -55,7 +55,8 @@ type Issuer struct {
 	CAFile string `yaml:"ca_file"`
 	// ServerURL is where the provider's repositories and pages are, without a
 	// slash at the end. Default: the issuer's own GitHub for github, the
-	// issuer's URL for gitlab.
+	// issuer's URL for gitlab, https://buildkite.com for buildkite,
+	// https://app.circleci.com for circleci.
 	ServerURL string `yaml:"server_url"`
 	// PersonClaim is the claim of provider oidc that is the same for the same
 	// human at every issuer, such as an employee number. By it two people are
