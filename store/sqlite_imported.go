@@ -161,18 +161,5 @@ func findImported(ctx context.Context, tx *tx, where string, args ...any) ([]att
 }
 
 func findImportedSubjects(ctx context.Context, tx *tx, imported int64) ([]attest.Subject, error) {
-	rows, err := tx.query(ctx, "SELECT name, sha256, sha512 FROM imported_subjects WHERE imported = ? ORDER BY position", imported)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var subjects []attest.Subject
-	for rows.Next() {
-		var sub attest.Subject
-		if err := rows.Scan(&sub.Name, digestColumn{&sub.SHA256}, digestColumn{&sub.SHA512}); err != nil {
-			return nil, err
-		}
-		subjects = append(subjects, sub)
-	}
-	return subjects, rows.Err()
+	return readSubjects(ctx, tx, "SELECT name, sha256, sha512 FROM imported_subjects WHERE imported = ? ORDER BY position", imported)
 }

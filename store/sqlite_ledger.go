@@ -378,7 +378,12 @@ func findAttestations(ctx context.Context, tx *tx, selection, page string, args 
 }
 
 func findSubjects(ctx context.Context, tx *tx, intent int64) ([]attest.Subject, error) {
-	rows, err := tx.query(ctx, "SELECT name, sha256, sha512 FROM subjects WHERE intent = ? ORDER BY position", intent)
+	return readSubjects(ctx, tx, "SELECT name, sha256, sha512 FROM subjects WHERE intent = ? ORDER BY position", intent)
+}
+
+// readSubjects runs one of the selections above, of what has that number.
+func readSubjects(ctx context.Context, tx *tx, query string, of int64) ([]attest.Subject, error) {
+	rows, err := tx.query(ctx, query, of)
 	if err != nil {
 		return nil, err
 	}
