@@ -189,7 +189,7 @@ func apiKeyObject(in apiKeyChange) string {
 
 // createAPIKey makes a key. Its secret is in this answer, and nowhere else.
 func (s *Server) createAPIKey(ctx context.Context, caller attest.Caller, in apiKeyChange) (reply, error) {
-	now := s.now()
+	now, object := s.now(), apiKeyObject(in)
 	tenant, err := apiKeyTenant(caller, in.Tenant)
 	if err != nil {
 		return reply{}, err
@@ -202,6 +202,9 @@ func (s *Server) createAPIKey(ctx context.Context, caller attest.Caller, in apiK
 		ID: in.id, Name: in.Name, Hash: attest.SHA256([]byte(secret)), Grants: in.Grants, Tenant: tenant, ExpiresAt: in.ExpiresAt,
 	}.Create(caller, now)
 	if err != nil {
+		return reply{}, err
+	}
+	if err := s.audit.append(ctx, caller.Allowed("apikeys.create", object, now)); err != nil { // closed: no record, no key
 		return reply{}, err
 	}
 	if k, err = s.apiKeys.AppendAPIKey(ctx, k); err != nil {

@@ -51,6 +51,9 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := f.newKey("spare", AllTenants, attest.GrantRead)
+	waits := builderRow(f.idp.URL, "waits", `claims.repository_id == "8"`)
+	waits.Level, waits.State, waits.Revision, waits.ProposedBy = 3, attest.BuilderProposed, 5, attest.Person{Issuer: "https://people.example", Subject: "bob", Key: "bob"}
+	f.rows.set(func(r *rows) { r.all, r.revision = append(r.all, waits), 5 })
 	job := map[string]any(nil)
 	subject := `{"subjects":[{"digest":{"sha256":"` + artifact.Hex() + `"}}]}`
 	covered := map[string]bool{}
@@ -69,9 +72,9 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 		{"/v1/keys/:signer/rotate", "/v1/keys/evidence/rotate", "", "", admin, 201, "keys.rotate", "signer evidence"},
 		{"/v1/keys/:signer/revocations", "/v1/keys/provenance/revocations", `{"version":3,"from":"2026-01-02T03:04:05Z"}`, "", admin, 201, "keys.revoke", "signer provenance version 3 from 2026-01-02T03:04:05Z to -"},
 		{"/v1/sessions", "", "", "", nil, 201, "sessions.open", "session "},
-		{"PUT /v1/builders/:name", "/v1/builders/new", `{"issuer":"` + f.idp.URL + `","condition":"claims.repository_id == \"9\"","level":1}`, "", admin, 200, "builders.put", `new level 1 of ` + f.idp.URL + `: claims.repository_id == "9"`},
-		{"/v1/builders/:name/approval", "/v1/builders/new/approval", `{"revision":7}`, "", admin, 409, "builders.approve", "new revision 7"},
-		{"DELETE /v1/builders/:name", "/v1/builders/new", "", "", admin, 200, "builders.retire", "new"},
+		{"PUT /v1/builders/:name", "/v1/builders/new", `{"issuer":"` + f.idp.URL + `","condition":"claims.repository_id == \"9\"","level":1}`, "", admin, 200, "builders.put", `new active level 1 of ` + f.idp.URL + `: claims.repository_id == "9"`},
+		{"/v1/builders/:name/approval", "/v1/builders/waits/approval", `{"revision":5}`, "", f.idp.person("ada"), 200, "builders.approve", "waits active level 3 of " + f.idp.URL},
+		{"DELETE /v1/builders/:name", "/v1/builders/new", "", "", admin, 200, "builders.retire", "new retired level 1"},
 		{"/v1/apikeys", "", `{"name":"jenkins","grants":["read"],"tenant":"*","expiresIn":60}`, "application/json", f.idp.person("ada"), 201, "apikeys.create", "jenkins in tenant *, expires in 1m0s, grants read"},
 		{"DELETE /v1/apikeys/:id", "/v1/apikeys/" + key.ID, "", "", f.idp.person("ada"), 200, "apikeys.revoke", key.ID + " spare"},
 		{"/v1/imports", "/v1/imports?root=public-good", npmBundle(t), "", admin, 201, "imports.add", "root public-good bundle " + attest.SHA256([]byte(npmBundle(t))).String()},

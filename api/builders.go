@@ -63,7 +63,7 @@ func (s *Server) builderHistory(ctx context.Context, _ attest.Caller, in builder
 }
 
 func (s *Server) putBuilder(ctx context.Context, caller attest.Caller, in builderChange) (reply, error) {
-	return s.changeBuilder(ctx, in, func(holds, _ *attest.Builder) (attest.Builder, error) {
+	return s.changeBuilder(ctx, caller, in, "builders.put", func(holds, _ *attest.Builder) (attest.Builder, error) {
 		b := attest.Builder{
 			Name: in.name, ID: in.ID, Issuer: in.Issuer, Condition: in.Condition, Level: in.Level,
 			BuildType:      cmp.Or(in.BuildType, s.auth.buildType(in.Issuer)),
@@ -81,7 +81,7 @@ func (s *Server) putBuilder(ctx context.Context, caller attest.Caller, in builde
 }
 
 func (s *Server) approveBuilder(ctx context.Context, caller attest.Caller, in builderChange) (reply, error) {
-	return s.changeBuilder(ctx, in, func(_, proposed *attest.Builder) (attest.Builder, error) {
+	return s.changeBuilder(ctx, caller, in, "builders.approve", func(_, proposed *attest.Builder) (attest.Builder, error) {
 		if proposed == nil || proposed.Revision != in.approval.Revision { // closed: what was read is not what would be approved
 			return attest.Builder{}, fmt.Errorf("%w: builder %s: no proposal of revision %d waits", attest.ErrConflict, in.name, in.approval.Revision)
 		}
@@ -93,7 +93,7 @@ func (s *Server) approveBuilder(ctx context.Context, caller attest.Caller, in bu
 }
 
 func (s *Server) retireBuilder(ctx context.Context, caller attest.Caller, in builderChange) (reply, error) {
-	return s.changeBuilder(ctx, in, func(holds, proposed *attest.Builder) (attest.Builder, error) {
+	return s.changeBuilder(ctx, caller, in, "builders.retire", func(holds, proposed *attest.Builder) (attest.Builder, error) {
 		if proposed == nil && (holds == nil || holds.State == attest.BuilderRetired) {
 			return attest.Builder{}, fmt.Errorf("%w: no builder is called %.80q", attest.ErrNotFound, in.name)
 		}
@@ -101,21 +101,15 @@ func (s *Server) retireBuilder(ctx context.Context, caller attest.Caller, in bui
 	})
 }
 
-// builderObject says for the audit log what is asked for, in full: the row that
-// comes of it may be refused.
-func builderObject(in builderChange) string {
-	switch {
-	case in.approval.Revision != 0:
-		return fmt.Sprintf("%s revision %d", in.name, in.approval.Revision)
-	case in.Issuer == "":
-		return in.name
-	}
-	return fmt.Sprintf("%s level %d of %s: %s", in.name, in.Level, in.Issuer, in.Condition)
+// builderObject is what a change makes of a builder, for the audit log.
+func builderObject(b attest.Builder) string {
+	return fmt.Sprintf("%s %s level %d of %s: %s", b.Name, b.State, b.Level, b.Issuer, b.Condition)
 }
 
 // changeBuilder reads the registry, has it decided what becomes of one builder,
-// and stores that unless the registry has changed meanwhile.
-func (s *Server) changeBuilder(ctx context.Context, in builderChange, decide func(holds, proposed *attest.Builder) (attest.Builder, error)) (reply, error) {
+// records that, and stores it unless the registry has changed meanwhile. What
+// is refused is recorded as that, and never as allowed.
+func (s *Server) changeBuilder(ctx context.Context, caller attest.Caller, in builderChange, action string, decide func(holds, proposed *attest.Builder) (attest.Builder, error)) (reply, error) {
 	rows, revision, err := s.builders.Builders(ctx)
 	if err != nil {
 		return reply{}, err
@@ -135,6 +129,9 @@ func (s *Server) changeBuilder(ctx context.Context, in builderChange, decide fun
 	}
 	b, err := decide(holds, proposed)
 	if err != nil {
+		return reply{}, err
+	}
+	if err := s.audit.append(ctx, caller.Allowed(action, builderObject(b), s.now())); err != nil { // closed: no record, no change
 		return reply{}, err
 	}
 	if b, err = s.builders.AppendBuilder(ctx, b, revision); err != nil {

@@ -98,7 +98,7 @@ func TestJobsOfEveryProvider(t *testing.T) {
 			}
 			accepted := Issuer{URL: url, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: 10 * time.Minute, Provider: job.provider}
 			builder := builderRow(url, "acme", job.condition)
-			builder.BuildType = provider.Rules().BuildTypeURI(service)
+			builder.BuildType, builder.Level = provider.Rules().BuildTypeURI(service), min(builder.Level, provider.Rules().MaxLevel)
 			job.change(&accepted, &builder)
 			if job.provider == identity.SPIFFE {
 				accepted.BundleFile = bundleFile(t, p)

@@ -155,12 +155,12 @@ func (i *issuer) build(service string, claims identity.Claims, texts identity.Te
 // are meant, that the build type is the one its provider's tokens give, and
 // that a builder.id which others gave is the one that the condition pins.
 func (a *Authenticator) CheckBuilder(b attest.Builder) error {
+	i, ok := a.issuers[b.Issuer]
+	if !ok { // first: without it nothing else can be right
+		return fmt.Errorf("%w: builder %.80q: issuer %.200q is not configured", attest.ErrInvalid, b.Name, b.Issuer)
+	}
 	if err := b.Validate(); err != nil {
 		return err
-	}
-	i, ok := a.issuers[b.Issuer]
-	if !ok {
-		return fmt.Errorf("%w: builder %s: issuer %q is not configured", attest.ErrInvalid, b.Name, b.Issuer)
 	}
 	condition, err := identity.Compile(b.Condition)
 	if err != nil {
@@ -183,6 +183,12 @@ func (a *Authenticator) CheckBuilder(b attest.Builder) error {
 		return nil
 	}
 	rules := i.provider.Rules()
+	if limit := rules.LevelLimit(b.CrossCheck); b.Level > limit && limit > 0 {
+		return fmt.Errorf("%w: builder %s: level %d: tokens of provider %s reach level %d at most, and %d with a cross-check", attest.ErrInvalid, b.Name, b.Level, i.Provider, limit, rules.LevelLimit(true))
+	}
+	if b.CrossCheck && i.checked == nil {
+		return fmt.Errorf("%w: builder %s: crossCheck: issuer %s has no cross_check in the configuration", attest.ErrInvalid, b.Name, i.URL)
+	}
 	if pin := rules.NoRepository; pin != "" && (b.Repository == "" || len(condition.Pins()[pin]) != 1) {
 		return fmt.Errorf("%w: builder %s: repository: tokens of provider %s name none, so it is required, and a condition that pins one %s", attest.ErrInvalid, b.Name, i.Provider, pin)
 	}

@@ -31,7 +31,8 @@ type buildkite struct{}
 
 func (buildkite) Rules() Rules {
 	return Rules{
-		MaxAge: 10 * time.Minute, Workload: true,
+		MaxLevel: 2,
+		MaxAge:   10 * time.Minute, Workload: true,
 		Immutable:    []string{"organization_id", "pipeline_id"},
 		Owners:       []string{"organization_slug"},
 		BuildType:    attest.BuildkiteJob,

@@ -37,7 +37,8 @@ type circleci struct{}
 // of one repository.
 func (circleci) Rules() Rules {
 	return Rules{
-		MaxAge: 10 * time.Minute, Workload: true,
+		MaxLevel: 1,
+		MaxAge:   10 * time.Minute, Workload: true,
 		Immutable: []string{circleciClaim + "project-id", circleciClaim + "org-id"},
 		Owners:    []string{circleciClaim + "pipeline-definition-id"},
 		BuildType: attest.CircleCIJob,

@@ -55,8 +55,8 @@ func (c *Checked) Apply(build *attest.Build, row attest.Builder) *attest.Build {
 		// Closed: a Checked that somebody made by leaving things out is refuted.
 		level, why = max(c.Level, LevelRefuted), cmp.Or(c.Problem, "the CI's API confirmed nothing")
 	}
-	if row.CrossCheck && level < out.Level {
-		out.Level = level
+	if row.CrossCheck && level < 3 { // said, also where the builder claims no more anyway
+		out.Level = min(out.Level, level)
 		if out.LevelReason != "" {
 			why = out.LevelReason + "; " + why
 		}

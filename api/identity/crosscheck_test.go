@@ -76,8 +76,8 @@ func TestLevelsThatAreLeft(t *testing.T) {
 		"unreachable":                          {3, true, confirmed(func(c *Checked) { c.Level, c.Problem = 2, "the API could not be reached" }), 2, "could not be reached"},
 		"failed":                               {3, true, confirmed(func(c *Checked) { c.Level, c.Problem = 1, "the run has failed" }), 1, "has failed"},
 		"failed, of a builder at level 2":      {2, true, confirmed(func(c *Checked) { c.Level, c.Problem = 1, "the run has failed" }), 1, "has failed"},
-		"unreachable, of a builder at level 2": {2, true, confirmed(func(c *Checked) { c.Level, c.Problem = 2, "the API could not be reached" }), 2, ""},
-		"not asked, of a builder at level 1":   {1, true, nil, 1, ""},
+		"unreachable, of a builder at level 2": {2, true, confirmed(func(c *Checked) { c.Level, c.Problem = 2, "the API could not be reached" }), 2, "could not be reached"},
+		"not asked, of a builder at level 1":   {1, true, nil, 1, "was not asked"},
 		"nobody wants it":                      {3, false, nil, 3, ""},
 		"a zero Checked":                       {3, true, &Checked{}, 1, "confirmed nothing"},
 		"a negative level":                     {3, true, confirmed(func(c *Checked) { c.Level = -5 }), 1, "confirmed nothing"},
@@ -120,7 +120,7 @@ func TestApplyKeepsAReason(t *testing.T) {
 	if got.Level != 1 || got.LevelReason != "the runner is shared; the run has failed" {
 		t.Errorf("level %d, because %q", got.Level, got.LevelReason)
 	}
-	if got = (*Checked)(nil).Apply(before, r); got.Level != 2 || got.LevelReason != "the runner is shared" {
+	if got = (*Checked)(nil).Apply(before, r); got.Level != 2 || got.LevelReason != "the runner is shared; the CI's API was not asked" {
 		t.Errorf("not asked: level %d, because %q", got.Level, got.LevelReason)
 	}
 	if diff := cmp.Diff(&kept, before); diff != "" {

@@ -17,7 +17,9 @@ import (
 // [Mapping] in the configuration of builds.
 type generic struct{}
 
-func (generic) Rules() Rules { return Rules{MaxAge: 7 * 24 * time.Hour, BuildType: attest.OIDCJob} }
+func (generic) Rules() Rules {
+	return Rules{MaxLevel: 3, MaxAge: 7 * 24 * time.Hour, BuildType: attest.OIDCJob}
+}
 
 func (generic) CheckIssuer(*url.URL) error { return nil }
 

@@ -38,7 +38,8 @@ type github struct{}
 
 func (github) Rules() Rules {
 	return Rules{
-		MaxAge: 10 * time.Minute, Workload: true,
+		MaxLevel: 3,
+		MaxAge:   10 * time.Minute, Workload: true,
 		Immutable: []string{"repository_id", "repository_owner_id"},
 		Owners:    []string{"repository", "repository_owner", "job_workflow_ref"},
 		BuildType: attest.GitHubWorkflowType,
@@ -146,6 +147,9 @@ func (github) Build(c Claims, reg Registered) (*attest.Build, error) {
 		"/buildDefinition/resolvedDependencies/0/digest/gitCommit": attest.FromToken("sha"),
 		"/runDetails/metadata/invocationId":                        attest.FromToken("repository", "run_id", "run_attempt"),
 	})
+	if event == "workflow_dispatch" {
+		build.Level, build.LevelReason = 2, "the inputs of the run are in no token, and GitHub's API does not say them: event_name is "+event
+	}
 	if jobRef == workflowRef && c["job_workflow_sha"] == nil {
 		return build, nil
 	}

@@ -306,3 +306,16 @@ func FuzzGitHubBuild(f *testing.F) {
 		}
 	})
 }
+
+// The inputs of a run that somebody started are in no token, so what is claimed
+// for it is not all that it depends on.
+func TestGitHubDispatch(t *testing.T) {
+	r := row(t, github{}, "https://github.com", `claims.repository_id == "74"`)
+	r.Builder.Level = 3
+	for event, level := range map[string]int{"push": 3, "release": 3, "create": 3, "workflow_dispatch": 2} {
+		got, err := Register(github{}, githubClaims(t, map[string]any{"event_name": event}), r)
+		if err != nil || got.Level != level || (got.LevelReason == "") != (level == 3) || got.BuilderID != r.Builder.BuilderID(service, level) {
+			t.Errorf("%s: %+v, %v; want level %d", event, got, err, level)
+		}
+	}
+}

@@ -34,6 +34,7 @@ type gitlab struct{}
 // the job's end is as old as the job.
 func (gitlab) Rules() Rules {
 	return Rules{
+		MaxLevel: 3, Unchecked: 2,
 		MaxAge: 2 * time.Hour, Workload: true,
 		Immutable: []string{"project_id", "namespace_id", "job_project_id", "job_namespace_id"},
 		Owners:    []string{"project_path", "namespace_path", "job_project_path", "job_namespace_path"},
@@ -125,6 +126,9 @@ func (gitlab) Build(c Claims, reg Registered) (*attest.Build, error) {
 	}
 	if r.Has("job_config") {
 		d.atMost(2, "a policy put the job into the pipeline: job_config is not null")
+	}
+	if started != "push" {
+		d.atMost(2, "the inputs and variables of a pipeline that no push started are in no token: pipeline_source is "+started)
 	}
 	if started == gitlabChild {
 		d.atMost(1, "a child pipeline does not say whether its parent was a merge request's: pipeline_source is "+gitlabChild)

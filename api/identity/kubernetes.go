@@ -35,7 +35,8 @@ type kubernetes struct{}
 // account that is called default.
 func (kubernetes) Rules() Rules {
 	return Rules{
-		MaxAge: 10 * time.Minute, Workload: true,
+		MaxLevel: 1,
+		MaxAge:   10 * time.Minute, Workload: true,
 		Immutable: []string{kubernetesClaim + "serviceaccount.uid"},
 		Owners:    []string{kubernetesClaim + "namespace"},
 		BuildType: attest.WorkloadJob,

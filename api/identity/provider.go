@@ -48,6 +48,11 @@ type Rules struct {
 	// BuildType is the buildType of provenance made of its tokens: a URI, or
 	// the name of one of ours; "" when they speak for no build.
 	BuildType string
+	// MaxLevel is the highest SLSA build level that provenance made of its
+	// tokens can reach, and Unchecked the highest without a cross-check, if
+	// that is lower: what a token does not say cannot be claimed.
+	MaxLevel  int
+	Unchecked int
 	// Fields are those of its provenance that are not the same for every
 	// provider: see [FieldsOf], which has all.
 	Fields []Field
@@ -106,6 +111,14 @@ func (r Rules) BuildTypeURI(service string) string {
 		return r.BuildType
 	}
 	return attest.BuildTypeURI(service, r.BuildType)
+}
+
+// LevelLimit is the highest level that a builder can have.
+func (r Rules) LevelLimit(crossChecked bool) int {
+	if !crossChecked && r.Unchecked > 0 {
+		return r.Unchecked
+	}
+	return r.MaxLevel
 }
 
 // Pinned reports whether the condition names whose tokens it is about, by one

@@ -27,7 +27,8 @@ type spiffe struct{}
 
 func (spiffe) Rules() Rules {
 	return Rules{
-		MaxAge: 10 * time.Minute, Workload: true,
+		MaxLevel: 1,
+		MaxAge:   10 * time.Minute, Workload: true,
 		Immutable: []string{"sub", "spiffe_id", "path"},
 		BuildType: attest.WorkloadJob,
 		Fields:    spiffeFields,
