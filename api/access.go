@@ -341,10 +341,7 @@ func (i *issuer) checkOwner(c *identity.Condition, named bool) error {
 		}
 		return nil
 	}
-	immutable := r.Immutable
-	if i.Mapping != nil {
-		immutable = i.Mapping.Tenant
-	}
+	immutable := i.immutable()
 	owners := append(slices.Clone(immutable), r.Owners...)
 	if !identity.Pinned(c.Pins(), owners) {
 		return fmt.Errorf("claims would match runs of strangers: pin at least one of %s", strings.Join(owners, ", "))
@@ -353,6 +350,14 @@ func (i *issuer) checkOwner(c *identity.Condition, named bool) error {
 		return fmt.Errorf("names can be registered again by others: pin at least one of %s", strings.Join(immutable, ", "))
 	}
 	return nil
+}
+
+// immutable are the claims that name a tenant for good.
+func (i *issuer) immutable() []string {
+	if i.Mapping != nil {
+		return i.Mapping.Tenant
+	}
+	return i.provider.Rules().Immutable
 }
 
 // checkURL asks for https, or http where nobody can listen in.
@@ -436,8 +441,11 @@ func (i *issuer) tenant(c identity.Claims) (string, error) {
 	if err != nil || own == "" {
 		return "", err
 	}
-	_, name, _ := strings.Cut(i.URL, "://")
-	return strings.TrimSuffix(name, "/") + "/" + own, nil
+	name := i.URL
+	if scheme, rest, _ := strings.Cut(name, "://"); scheme == "https" || scheme == "http" {
+		name = strings.TrimSuffix(rest, "/")
+	}
+	return name + "#" + own, nil // no issuer's URL has one
 }
 
 // person is who a person is: see [attest.Person]. Without the claim that says

@@ -313,7 +313,7 @@ func TestForksMergeRequests(t *testing.T) {
 		}
 	}
 	for name, changes := range map[string]map[string]any{"": nil, ", before 18.4": older} {
-		if s, err := f.exchanged(token(changes)); err != nil || !strings.HasSuffix(s.Tenant, "/72/20") {
+		if s, err := f.exchanged(token(changes)); err != nil || !strings.HasSuffix(s.Tenant, "#72/20") {
 			t.Errorf("a push to the project%s: %+v, %v", name, s, err)
 		}
 	}

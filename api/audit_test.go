@@ -72,7 +72,7 @@ func TestActsAreRecordedBeforeTheyAreDone(t *testing.T) {
 		{"/v1/keys/:signer/rotate", "/v1/keys/evidence/rotate", "", "", admin, 201, "keys.rotate", "signer evidence"},
 		{"/v1/keys/:signer/revocations", "/v1/keys/provenance/revocations", `{"version":3,"from":"2026-01-02T03:04:05Z"}`, "", admin, 201, "keys.revoke", "signer provenance version 3 from 2026-01-02T03:04:05Z to -"},
 		{"/v1/sessions", "", "", "", nil, 201, "sessions.open", "session "},
-		{"PUT /v1/builders/:name", "/v1/builders/new", `{"issuer":"` + f.idp.URL + `","condition":"claims.repository_id == \"9\"","level":1}`, "", admin, 200, "builders.put", `new active level 1 of ` + f.idp.URL + `: claims.repository_id == "9"`},
+		{"PUT /v1/builders/:name", "/v1/builders/new", `{"issuer":"` + f.idp.URL + `","condition":"claims.repository_id == \"9\"","level":1}`, "", admin, 200, "builders.put", `new active level 1 of ` + f.idp.URL + `, condition ` + attest.SHA256([]byte(`claims.repository_id == "9"`)).String() + `: claims.repository_id == "9"`},
 		{"/v1/builders/:name/approval", "/v1/builders/waits/approval", `{"revision":5}`, "", f.idp.person("ada"), 200, "builders.approve", "waits active level 3 of " + f.idp.URL},
 		{"DELETE /v1/builders/:name", "/v1/builders/new", "", "", admin, 200, "builders.retire", "new retired level 1"},
 		{"/v1/apikeys", "", `{"name":"jenkins","grants":["read"],"tenant":"*","expiresIn":60}`, "application/json", f.idp.person("ada"), 201, "apikeys.create", "jenkins in tenant *, expires in 1m0s, grants read"},

@@ -103,7 +103,7 @@ func (s *Server) retireBuilder(ctx context.Context, caller attest.Caller, in bui
 
 // builderObject is what a change makes of a builder, for the audit log.
 func builderObject(b attest.Builder) string {
-	return fmt.Sprintf("%s %s level %d of %s: %s", b.Name, b.State, b.Level, b.Issuer, b.Condition)
+	return fmt.Sprintf("%s %s level %d of %s, condition %s: %s", b.Name, b.State, b.Level, b.Issuer, attest.SHA256([]byte(b.Condition)), b.Condition)
 }
 
 // changeBuilder reads the registry, has it decided what becomes of one builder,
@@ -130,6 +130,11 @@ func (s *Server) changeBuilder(ctx context.Context, caller attest.Caller, in bui
 	b, err := decide(holds, proposed)
 	if err != nil {
 		return reply{}, err
+	}
+	for _, other := range rows { // closed: a verifier could not tell the two apart
+		if b.ID != "" && other.ID == b.ID && other.Name != b.Name {
+			return reply{}, fmt.Errorf("%w: id %.200s is that of builder %s", attest.ErrConflict, b.ID, other.Name)
+		}
 	}
 	if err := s.audit.append(ctx, caller.Allowed(action, builderObject(b), s.now())); err != nil { // closed: no record, no change
 		return reply{}, err

@@ -302,6 +302,25 @@ func (m *sessionsInMemory) OpenSession(ctx context.Context, s attest.Session) er
 	return nil
 }
 
+func (m *sessionsInMemory) TokenSpent(_ context.Context, token attest.Digest) (attest.Digest, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	session, spent := m.spent[token]
+	return session, spent, m.fail
+}
+
+func (m *sessionsInMemory) SpendToken(_ context.Context, token attest.Digest, _ time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.spent == nil {
+		m.spent, m.all = map[attest.Digest]attest.Digest{}, map[attest.Digest]attest.Session{}
+	}
+	if _, ok := m.spent[token]; !ok {
+		m.spent[token] = attest.Digest{}
+	}
+	return m.fail
+}
+
 func (m *sessionsInMemory) Session(_ context.Context, id attest.Digest) (attest.Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -100,7 +100,7 @@ func (s *Server) loginSettings(c echo.Context) error {
 func (s *Server) whoami(c echo.Context) error {
 	caller, err := s.authenticate(c)
 	if err != nil {
-		return err
+		return s.refused(c, "whoami", caller, err)
 	}
 	if _, err := none(c); err != nil {
 		return err

@@ -105,11 +105,11 @@ func TestWhoamiTellsAnyCaller(t *testing.T) {
 		want   client.Whoami
 	}{
 		{"a job of a registered builder", nil, client.Whoami{
-			Tenant: own + "/65/74", Grants: []attest.Grant{}, Builder: builder,
-			Tenants: map[string][]attest.Grant{own + "/65/74": {attest.GrantProvenance, attest.GrantSBOM}},
+			Tenant: own + "#65/74", Grants: []attest.Grant{}, Builder: builder,
+			Tenants: map[string][]attest.Grant{own + "#65/74": {attest.GrantProvenance, attest.GrantSBOM}},
 		}},
 		{"a gate", map[string]any{"role": "gate", "repository": "acme/deploy"}, client.Whoami{
-			Tenant: own + "/65/74", Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}, Tenants: map[string][]attest.Grant{},
+			Tenant: own + "#65/74", Grants: []attest.Grant{attest.GrantDecide, attest.GrantRead}, Tenants: map[string][]attest.Grant{},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

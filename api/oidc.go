@@ -97,22 +97,40 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 			return m.admitted, nil
 		}
 	}
-	header, unverified, err := peek(token)
+	ad, header, fetched, err := a.verify(ctx, token, a.now())
 	if err != nil {
 		return admitted{}, err
+	}
+	if ad.caller, err = a.caller(ad.issuer, ad.issuer.named(ad.claims), nil, builders); err != nil {
+		subject, _ := ad.claims.Text("sub")
+		if len(subject) > maxSubject {
+			subject = ""
+		}
+		return admitted{caller: attest.Caller{Issuer: ad.issuer.URL, Subject: subject}}, err
+	}
+	a.memory.remember(sum, remembered{admitted: ad, header: header, fetched: fetched, builders: builders})
+	return ad, nil
+}
+
+// verify verifies a JWT as it was presented at a time. The caller is not set.
+func (a *Authenticator) verify(ctx context.Context, token string, at time.Time) (ad admitted, h header, fetched time.Time, err error) {
+	refuse := func(err error) (admitted, header, time.Time, error) { return admitted{}, header{}, time.Time{}, err }
+	h, unverified, err := peek(token)
+	if err != nil {
+		return refuse(err)
 	}
 	// Up to here nothing is known. What is read of the token now chooses whose
 	// keys are asked, from those configured, and nothing else.
 	i, ok := a.issuerOf(unverified)
 	if !ok {
-		return admitted{}, unauthenticated("the token's issuer is not configured")
+		return refuse(unauthenticated("the token's issuer is not configured"))
 	}
-	if !slices.Contains(i.Algorithms, header.alg) {
-		return admitted{}, unauthenticated("the token's algorithm is not one of the issuer's")
+	if !slices.Contains(i.Algorithms, h.alg) {
+		return refuse(unauthenticated("the token's algorithm is not one of the issuer's"))
 	}
-	keys, err := i.keys.find(ctx, header)
+	keys, err := i.keys.find(ctx, h)
 	if err != nil {
-		return admitted{}, err
+		return refuse(err)
 	}
 	verified, err := oidc.NewVerifier(i.URL, keys, &oidc.Config{
 		SupportedSigningAlgs: i.Algorithms,
@@ -120,24 +138,16 @@ func (a *Authenticator) admit(ctx context.Context, token string) (admitted, erro
 		SkipIssuerCheck: i.Provider == identity.SPIFFE,
 	}).Verify(ctx, token)
 	if err != nil {
-		return admitted{}, unauthenticated("%w", err)
+		return refuse(unauthenticated("%w", err))
 	}
-	ad := admitted{issuer: i}
+	ad = admitted{issuer: i}
 	if ad.claims, ad.payload, err = verifiedClaims(verified); err != nil {
-		return admitted{}, err
+		return refuse(err)
 	}
-	if ad.bound, err = i.check(ad.claims, a.now()); err != nil {
-		return admitted{}, err
+	if ad.bound, err = i.check(ad.claims, at); err != nil {
+		return refuse(err)
 	}
-	if ad.caller, err = a.caller(i, i.named(ad.claims), nil, builders); err != nil {
-		subject, _ := ad.claims.Text("sub")
-		if len(subject) > maxSubject {
-			subject = ""
-		}
-		return admitted{caller: attest.Caller{Issuer: i.URL, Subject: subject}}, err
-	}
-	a.memory.remember(sum, remembered{admitted: ad, header: header, fetched: keys.fetched, builders: builders})
-	return ad, nil
+	return ad, h, keys.fetched, nil
 }
 
 // A remembered token, or chain of certificates, is one that was accepted.

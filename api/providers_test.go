@@ -40,14 +40,14 @@ func ciJobs() []ciJob {
 	const other = "99999999-9999-4999-8999-999999999999"
 	none := func(*Issuer, *attest.Builder) {}
 	return []ciJob{
-		{identity.GitHub, githubClaimsOf(), `claims.repository == "acme/app"`, none, "65/74", 2,
+		{identity.GitHub, githubClaimsOf(), `claims.repository_owner_id == "65"`, none, "65/74", 2,
 			map[string]any{"event_name": "pull_request"}, map[string]any{"repository_id": "75"}},
 		{identity.GitLab, map[string]any{
 			"namespace_id": "72", "namespace_path": "acme", "project_id": "20", "project_path": "acme/app", "job_project_id": "20", "job_namespace_id": "72",
 			"pipeline_id": "574", "pipeline_source": "push", "job_id": "302", "ref": "main", "ref_type": "branch", "ref_path": "refs/heads/main", "ref_protected": "true",
 			"runner_id": 1, "runner_environment": "gitlab-hosted", "sha": commit, "user_id": "1", "project_visibility": "private", "job_source": "push",
 			"ci_config_ref_uri": "gitlab.example/acme/app//.gitlab-ci.yml@refs/heads/main", "ci_config_sha": commit,
-		}, `claims.project_path == "acme/app"`, func(i *Issuer, _ *attest.Builder) { i.ServerURL = "https://gitlab.example" }, "72/20", 2,
+		}, `claims.namespace_id == "72"`, func(i *Issuer, _ *attest.Builder) { i.ServerURL = "https://gitlab.example" }, "72/20", 2,
 			map[string]any{"project_id": "666"}, map[string]any{"project_id": "21", "job_project_id": "21"}},
 		{identity.Buildkite, map[string]any{
 			"organization_slug": "acme", "pipeline_slug": "app", "build_number": 5, "build_branch": "main", "build_tag": nil, "build_commit": commit, "step_key": "build",
@@ -127,7 +127,7 @@ func TestJobsOfEveryProvider(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := strings.TrimPrefix(strings.TrimPrefix(url, "http://"), "spiffe://") + "/" + job.tenant; caller.Tenant != want || len(caller.Tenants[want]) == 0 {
+			if want := strings.TrimPrefix(url, "http://") + "#" + job.tenant; caller.Tenant != want || len(caller.Tenants[want]) == 0 {
 				t.Errorf("tenant %s with %v; want %s", caller.Tenant, caller.Tenants, want)
 			}
 			bundle, err := issuer.Issue(t.Context(), caller, attest.Request{

@@ -176,7 +176,20 @@ func (a *Authenticator) CheckBuilder(b attest.Builder) error {
 			return fmt.Errorf("%w: builder %s: id: want none, or the URL of the one workflow that the condition pins by job_workflow_ref", attest.ErrInvalid, b.Name)
 		}
 	}
+	if r := i.provider.Rules(); b.Mode != attest.ModeToken && !r.Workload && i.Mapping == nil && i.Provider != identity.MTLS {
+		return fmt.Errorf("%w: builder %s: tokens of issuer %s are of people, who are no control plane", attest.ErrInvalid, b.Name, i.URL)
+	}
+	immutable := slices.Clone(i.immutable())
+	if i.Provider == identity.GitHub { // a workflow that is called is a builder, whoever calls it
+		immutable = append(immutable, "job_workflow_ref")
+	}
+	if b.Level > 1 && i.workload() && !identity.Pinned(condition.Pins(), immutable) {
+		return fmt.Errorf("%w: builder %s: names can be registered again by others: from level 2 on pin at least one of %s", attest.ErrInvalid, b.Name, strings.Join(immutable, ", "))
+	}
 	if b.Mode != attest.ModeToken {
+		if b.ID != "" {
+			return fmt.Errorf("%w: builder %s: id goes with mode %s", attest.ErrInvalid, b.Name, attest.ModeToken)
+		}
 		if b.CrossCheck || b.Repository != "" {
 			return fmt.Errorf("%w: builder %s: crossCheck and repository go with mode %s", attest.ErrInvalid, b.Name, attest.ModeToken)
 		}

@@ -29,6 +29,11 @@ type SessionStore interface {
 	// of it, or none of them. A token that was spent for another session is an
 	// [attest.ErrConflict].
 	OpenSession(ctx context.Context, s attest.Session) error
+	// TokenSpent returns for which session a token was spent, and whether it
+	// was at all.
+	TokenSpent(ctx context.Context, token attest.Digest) (session attest.Digest, spent bool, err error)
+	// SpendToken spends a token for nothing.
+	SpendToken(ctx context.Context, token attest.Digest, until time.Time) error
 	// Session returns a session, ended or not, or an [attest.ErrNotFound].
 	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
 }
@@ -78,27 +83,28 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	if len(ad.caller.Grants) == 0 && len(ad.caller.Tenants) == 0 { // closed, and before anything is kept
 		return "", s, caller, fmt.Errorf("%w: no rule gives this token anything", attest.ErrDenied)
 	}
-	if !ad.bound.IsZero() && attest.SubjectSet(x.subjects) != ad.bound {
-		return "", s, caller, fmt.Errorf("%w: the token's audience is bound to other artifacts", attest.ErrDenied)
-	}
-	if ad.bound.IsZero() && len(x.subjects) > 0 {
+	switch {
+	case ad.bound.IsZero() && len(x.subjects) > 0:
 		return "", s, caller, fmt.Errorf("%w: subjects: the token's audience is bound to none: ask for one with ?d=%s", attest.ErrInvalid, attest.SubjectSet(x.subjects).Hex())
+	case !ad.bound.IsZero() && len(x.subjects) == 0: // closed, also for the set of none
+		return "", s, caller, fmt.Errorf("%w: the token's audience is bound to artifacts, and the request names none", attest.ErrDenied)
+	case !ad.bound.IsZero() && attest.SubjectSet(x.subjects) != ad.bound:
+		return "", s, caller, fmt.Errorf("%w: the token's audience is bound to other artifacts", attest.ErrDenied)
 	}
 	if secret, err = sessionSecret(x); err != nil {
 		return "", s, caller, err
 	}
-	checked, err := ad.issuer.crossCheck(ctx, ad.claims)
-	if err != nil { // closed: the API contradicts the token
-		return "", s, caller, err
-	}
 	now := a.now().UTC()
 	s = attest.Session{
-		ID: attest.SHA256([]byte(secret)), Issuer: ad.issuer.URL, Claims: ad.payload, Subjects: x.subjects,
+		ID: attest.SHA256([]byte(secret)), Issuer: ad.issuer.URL, Proof: []byte(x.token), Subjects: x.subjects,
 		At: now, Expires: now.Add(attest.SessionLifetime), Statements: attest.SessionStatements,
-		Checked: checkedJSON(checked), Token: spentAs(ad.issuer.URL, ad.claims, x.token), TokenUntil: now.Add(ad.issuer.MaxAge + 2*leeway),
+		Token: spentAs(ad.issuer.URL, ad.claims, x.token), TokenUntil: now.Add(ad.issuer.MaxAge + 2*leeway),
 	}
 	if expires, ok := timeOf(ad.claims, "exp"); ok && expires.Add(leeway).After(s.TokenUntil) {
 		s.TokenUntil = expires.Add(leeway).UTC()
+	}
+	if err := a.crossChecked(ctx, ad, &s); err != nil {
+		return "", attest.Session{}, caller, err
 	}
 	caller.Session = s.ID.Hex()
 	if x.record != nil {
@@ -116,6 +122,33 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 	}
 	caller, err = a.session(ctx, secret)
 	return secret, s, caller, err
+}
+
+// crossChecked asks the CI's API, if the issuer has one, about a token that was
+// not spent before: a copy of one must not make us ask. What the API contradicts
+// is spent for nothing, so that silence of the API does not let it in later.
+func (a *Authenticator) crossChecked(ctx context.Context, ad admitted, s *attest.Session) error {
+	if ad.issuer.checked == nil {
+		return nil
+	}
+	before, spent, err := a.sessions.TokenSpent(ctx, s.Token)
+	switch {
+	case err != nil: // closed
+		return fmt.Errorf("spent tokens: %w", err)
+	case spent && before != s.ID:
+		return errTokenSpent
+	case spent: // a retry: what was said then is stored
+		return nil
+	}
+	checked, err := ad.issuer.crossCheck(ctx, ad.claims)
+	if err != nil { // closed: the API contradicts the token
+		if spendErr := a.sessions.SpendToken(ctx, s.Token, s.TokenUntil); spendErr != nil {
+			return fmt.Errorf("%w; and spend its token: %w", err, spendErr)
+		}
+		return err
+	}
+	s.Checked = checkedJSON(checked)
+	return nil
 }
 
 // checkedJSON is what a session keeps of a check; nil for none.
@@ -168,7 +201,7 @@ func (a *Authenticator) session(ctx context.Context, secret string) (attest.Call
 	}
 	id := attest.SHA256([]byte(secret))
 	known, ok := a.open.recall(id)
-	if !ok || known.builders != builders {
+	if !ok {
 		s, err := a.sessions.Session(ctx, id)
 		if errors.Is(err, attest.ErrNotFound) {
 			return attest.Caller{}, unauthenticated("no such session, or it ended long ago")
@@ -176,48 +209,55 @@ func (a *Authenticator) session(ctx context.Context, secret string) (attest.Call
 		if err != nil {
 			return attest.Caller{}, fmt.Errorf("read session: %w", err)
 		}
-		if known, err = a.resume(s, builders); err != nil {
+		if known, err = a.resume(ctx, s); err != nil {
 			return attest.Caller{}, err
 		}
-		a.open.remember(id, known)
 	}
-	if now := a.now(); !now.Before(known.expires) || now.Add(leeway).Before(known.at) {
+	if now := a.now(); !now.Before(known.Expires) || now.Add(leeway).Before(known.At) {
 		return attest.Caller{}, unauthenticated("the session has ended: it lasts %s", attest.SessionLifetime)
+	}
+	if known.builders != builders {
+		known.builders = builders
+		if known.caller, err = a.caller(known.issuer, known.issuer.named(known.claims), known.checked, builders); err != nil {
+			return attest.Caller{}, err
+		}
+		known.caller.Session, known.caller.Bound = id.Hex(), known.Subjects
+		a.open.remember(id, known)
 	}
 	return known.caller, nil
 }
 
-// resume makes the caller of a stored session.
-func (a *Authenticator) resume(s attest.Session, builders *snapshot) (openSession, error) {
-	i, ok := a.issuers[s.Issuer]
-	if !ok { // closed: the configuration has changed
-		return openSession{}, unauthenticated("the session's issuer is not configured any more")
+// resume reads a stored session. The token is verified again, as it was when it
+// was exchanged: whoever can write the database makes no session of claims that
+// no issuer signed.
+func (a *Authenticator) resume(ctx context.Context, s attest.Session) (openSession, error) {
+	ad, _, _, err := a.verify(ctx, string(s.Proof), s.At)
+	if err != nil { // closed: the configuration or the issuer's keys have changed, or the database has
+		return openSession{}, err
 	}
-	claims, err := identity.ParseClaims(s.Claims)
-	if err != nil {
-		return openSession{}, fmt.Errorf("stored session: %v", err)
+	bound := attest.Digest{}
+	if len(s.Subjects) > 0 {
+		bound = attest.SubjectSet(s.Subjects)
 	}
-	var checked *identity.Checked
+	if ad.issuer.URL != s.Issuer || !ad.issuer.workload() || ad.bound != bound || s.Expires.Sub(s.At) > attest.SessionLifetime {
+		return openSession{}, unauthenticated("the session is not what its token was exchanged for")
+	}
+	known := openSession{Session: s, admitted: ad}
 	if s.Checked != nil {
-		checked = new(identity.Checked)
-		if err := attest.DecodeJSON(s.Checked, checked); err != nil {
+		known.checked = new(identity.Checked)
+		if err := attest.DecodeJSON(s.Checked, known.checked); err != nil {
 			return openSession{}, fmt.Errorf("stored session: %v", err)
 		}
 	}
-	caller, err := a.caller(i, i.named(claims), checked, builders)
-	if err != nil {
-		return openSession{}, err
-	}
-	caller.Session, caller.Bound = s.ID.Hex(), s.Subjects
-	return openSession{builders: builders, caller: caller, at: s.At, expires: s.Expires}, nil
+	return known, nil
 }
 
 // An openSession is a session that was asked for lately.
 type openSession struct {
-	builders *snapshot
-	caller   attest.Caller // shared: nobody changes it
-	at       time.Time
-	expires  time.Time
+	attest.Session
+	admitted
+	checked  *identity.Checked
+	builders *snapshot // that caller is of; nil for none yet
 }
 
 // maxOpen is how many sessions are kept in memory.
@@ -249,12 +289,23 @@ func (m *openSessions) remember(id attest.Digest, s openSession) {
 // openSession answers POST /v1/sessions. Its token is not one that any other
 // call accepts, so it is no [handle].
 func (s *Server) openSession(c echo.Context) error {
-	x, err := decodeExchange(c)
+	refused := func(caller attest.Caller, err error) error { return s.refused(c, "sessions:open", caller, err) }
+	if tls := c.Request().TLS; tls != nil && len(tls.PeerCertificates) > 0 { // closed: which of two callers it is would be a guess
+		return refused(attest.Caller{}, unauthenticated("the request is ambiguous: it has a client certificate, which needs no session"))
+	}
+	token, err := bearer(c)
 	if err != nil {
-		return s.refused(c, "sessions:open", attest.Caller{}, err)
+		return refused(attest.Caller{}, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request().Context()), s.timeout)
 	defer cancel()
+	if ad, err := s.auth.admit(ctx, token); err != nil { // before the body of a stranger is read
+		return refused(ad.caller, errors.Join(err, ctx.Err()))
+	}
+	x, err := decodeExchange(c, token)
+	if err != nil {
+		return refused(attest.Caller{}, err)
+	}
 	x.record = func(caller attest.Caller) attest.AuditRecord {
 		caller.Request, caller.Remote = whence(c)
 		return caller.Allowed("sessions.open", "session "+caller.Session, s.now())
@@ -262,26 +313,30 @@ func (s *Server) openSession(c echo.Context) error {
 	secret, session, caller, err := s.auth.Exchange(ctx, x)
 	traceOf(c).caller = caller.Issuer + " " + caller.Subject
 	if err != nil {
-		return s.refused(c, "sessions:open", caller, errors.Join(err, ctx.Err()))
+		return refused(caller, errors.Join(err, ctx.Err()))
 	}
 	return reply{status: http.StatusCreated, body: sessionWire(secret, session, caller)}.write(c)
 }
 
-func decodeExchange(c echo.Context) (x exchange, err error) {
-	if x.token, err = bearer(c); err != nil {
-		return x, err
-	}
+// maxSessionJSON holds attest.MaxSubjects digests, in bytes.
+const maxSessionJSON = attest.MaxSubjects*160 + 4096
+
+func decodeExchange(c echo.Context, token string) (x exchange, err error) {
+	x.token = token
 	if x.key, err = idempotencyKey(c); err != nil {
 		return x, err
 	}
 	var wire client.SessionRequest
 	if c.Request().ContentLength != 0 { // most ask for nothing in particular
-		if err := readJSON(c, maxSubjectsJSON, &wire); err != nil {
+		if err := readJSON(c, maxSessionJSON, &wire); err != nil {
 			return x, err
 		}
 	}
 	found, err := subjects(wire.Subjects)
 	for _, sub := range found {
+		if !sub.SHA512.IsZero() {
+			return x, fmt.Errorf("%w: subjects: want sha256 alone", attest.ErrInvalid)
+		}
 		x.subjects = append(x.subjects, sub.SHA256)
 	}
 	return x, err

@@ -30,7 +30,7 @@ func TestExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(s.Token, sessionPrefix) || s.Statements != attest.SessionStatements || s.BuilderID != builder || s.Level != 2 ||
-		s.Tenant != strings.TrimPrefix(f.idp.URL, "http://")+"/65/74" || s.ExpiresAt.Sub(f.idp.now()) > attest.SessionLifetime {
+		s.Tenant != strings.TrimPrefix(f.idp.URL, "http://")+"#65/74" || s.ExpiresAt.Sub(f.idp.now()) > attest.SessionLifetime {
 		t.Errorf("%+v", s)
 	}
 	caller, err := f.auth.Authenticate(t.Context(), s.Token)
@@ -266,7 +266,7 @@ func TestSessionRequestsThatAreRefused(t *testing.T) {
 		"a member too many":    {"Bearer " + f.idp.token(nil), `{"builder":"x"}`, 400},
 		"no JSON":              {"Bearer " + f.idp.token(nil), `{`, 400},
 		"a subject of nothing": {"Bearer " + f.idp.token(nil), `{"subjects":[{}]}`, 400},
-		"a large body":         {"Bearer " + f.idp.token(nil), strings.Repeat(" ", maxSubjectsJSON+1), 413},
+		"a large body":         {"Bearer " + f.idp.token(nil), strings.Repeat(" ", maxSessionJSON+1), 413},
 	} {
 		req, _ := http.NewRequest(http.MethodPost, f.url+"/v1/sessions", bytes.NewReader([]byte(c.body)))
 		if c.authorization != "" {

@@ -68,8 +68,8 @@ func TestJWTSVIDs(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if got.Issuer != acme || got.Subject != acme+"/gate" || got.Tenant != "acme.example/gate" || got.Person != "" || got.Build != nil ||
-				len(got.Grants) != 1 || len(got.Tenants["acme.example/gate"]) != 1 {
+			if got.Issuer != acme || got.Subject != acme+"/gate" || got.Tenant != "spiffe://acme.example#gate" || got.Person != "" || got.Build != nil ||
+				len(got.Grants) != 1 || len(got.Tenants["spiffe://acme.example#gate"]) != 1 {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}

@@ -172,8 +172,9 @@ func (b Builder) Validate() error {
 
 // Propose decides about a change of the registry: what b, as sent, becomes when
 // by asks for it, given the row that holds of its name and the proposal that
-// waits for it, nil for none. What claims level 3 becomes a proposal, unless two
-// people have agreed on the very same already. Machines and those who cannot be
+// waits for it, nil for none. What claims level 3 becomes a proposal, and so does
+// every change of what two people have agreed on, also after it was retired,
+// unless it is the very same. Machines and those who cannot be
 // told from others may not propose it. Errors are ErrInvalid, ErrDenied and
 // ErrConflict.
 func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, error) {
@@ -188,9 +189,12 @@ func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, err
 	}
 	b.State, b.ProposedBy, b.ProposedAt, b.ApprovedBy, b.ApprovedAt = BuilderActive, by.Is(), now.UTC(), Person{}, time.Time{}
 	b.Attestation = ""
+	// Once two have agreed on what a name stands for, one alone does not make it
+	// stand for another thing, at whatever level: its builder.id is the same.
+	agreed := holds != nil && holds.ApprovedBy != (Person{})
 	switch {
-	case b.Level < 3:
-	case holds != nil && holds.State == BuilderActive && holds.Level == 3 && b.sameClaim(*holds): // the description alone
+	case b.Level < 3 && !agreed:
+	case agreed && holds.State == BuilderActive && b.sameClaim(*holds): // the description alone
 		b.ApprovedBy, b.ApprovedAt = holds.ApprovedBy, holds.ApprovedAt
 	case by.Person == "": // closed: whether the second is another could not be told
 		return Builder{}, fmt.Errorf("%w: level 3 takes two people, and the token does not say which person this is", ErrDenied)

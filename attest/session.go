@@ -21,7 +21,7 @@ const (
 type Session struct {
 	ID      Digest // SHA-256 of the secret that the job holds
 	Issuer  string // the token's
-	Claims  []byte // the token's verified payload, JSON
+	Proof   []byte // the token itself, spent: it is verified again when the session is read
 	Checked []byte // what the CI's own API said of it, JSON; nil when it was not asked
 	// Subjects are the artifacts that its statements may be about, when the
 	// token's audience was bound to them; nil for any.
@@ -44,7 +44,9 @@ type Session struct {
 // within reports whether a statement about these subjects may be signed in the
 // session that bound is of.
 func within(bound []Digest, subjects []Subject) bool {
-	return len(bound) == 0 || !slices.ContainsFunc(subjects, func(s Subject) bool { return !slices.Contains(bound, s.SHA256) })
+	return len(bound) == 0 || !slices.ContainsFunc(subjects, func(s Subject) bool {
+		return !slices.Contains(bound, s.SHA256) || !s.SHA512.IsZero() // the set says nothing of it
+	})
 }
 
 // SubjectSet is what an audience can be bound to: SHA-256 over the artifacts'

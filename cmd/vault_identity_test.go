@@ -114,7 +114,7 @@ func TestVaultIdentityTokensOfJobs(t *testing.T) {
 	token := v.token("job")
 	session, err := exchange(t, s.daemon, token)
 	ok(t, err)
-	tenant := strings.TrimPrefix(v.url, "http://") + "/65/74"
+	tenant := strings.TrimPrefix(v.url, "http://") + "#65/74"
 	if session.Tenant != tenant || session.Level != 2 || session.BuilderID != replicated+"/builders/vault" || session.InvocationID != "https://ci.example/acme/app/runs/1" {
 		t.Errorf("%+v; want a session of tenant %s", session, tenant)
 	}

@@ -149,6 +149,9 @@ func appendIntent(ctx context.Context, tx *tx, in attest.Intent) (string, *attes
 	if in.IdempotencyKey != "" && (isTaken(err) || err == nil && changed(result) == 0) {
 		id, done, findErr := findByKey(ctx, tx, in)
 		if !errors.Is(findErr, sql.ErrNoRows) {
+			if findErr == nil && done == nil && in.Session != "" { // it will be signed once more
+				findErr = countStatement(ctx, tx, in)
+			}
 			if findErr == nil && in.Audit != nil { // who asks again is let again
 				_, findErr = appendAudit(ctx, tx, *in.Audit)
 			}

@@ -21,8 +21,8 @@ import (
 // audit record. What was spent stays so for every process on the file, whatever
 // dies.
 func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error {
-	if session.ID.Algorithm() != attest.AlgSHA256 || session.Token.Algorithm() != attest.AlgSHA256 || session.Statements < 1 || len(session.Claims) == 0 {
-		return fmt.Errorf("%w: session: want an id, a token, claims and a number of statements", attest.ErrInvalid)
+	if session.ID.Algorithm() != attest.AlgSHA256 || session.Token.Algorithm() != attest.AlgSHA256 || session.Statements < 1 || len(session.Proof) == 0 {
+		return fmt.Errorf("%w: session: want an id, a token, its proof and a number of statements", attest.ErrInvalid)
 	}
 	var subjects []byte
 	for _, d := range session.Subjects {
@@ -57,8 +57,8 @@ func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error 
 				return fmt.Errorf("%w: the token was used already", attest.ErrConflict)
 			}
 		} else if _, err := tx.exec(ctx, `
-			INSERT INTO sessions (id, issuer, claims, checked, subjects, at, expires, statements, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-			digestColumn{&session.ID}, session.Issuer, session.Claims, session.Checked, subjects,
+			INSERT INTO sessions (id, issuer, proof, checked, subjects, at, expires, statements, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			digestColumn{&session.ID}, session.Issuer, session.Proof, session.Checked, subjects,
 			timeColumn{&session.At}, timeColumn{&session.Expires}, session.Statements); err != nil {
 			return err
 		}
@@ -69,14 +69,44 @@ func (s *SQLite) OpenSession(ctx context.Context, session attest.Session) error 
 	})
 }
 
+// TokenSpent returns the session that a token was spent for, and whether it was;
+// the zero one for a token that was spent for nothing.
+func (s *SQLite) TokenSpent(ctx context.Context, token attest.Digest) (session attest.Digest, spent bool, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		err := tx.queryRow(ctx, "SELECT session FROM spent_tokens WHERE token = ?", digestColumn{&token}).Scan(digestColumn{&session})
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		spent = err == nil
+		return err
+	})
+	if err != nil {
+		return attest.Digest{}, false, err
+	}
+	return session, spent, nil
+}
+
+// SpendToken spends a token for nothing: no session is ever opened with it. One
+// that was spent already stays as it is.
+func (s *SQLite) SpendToken(ctx context.Context, token attest.Digest, until time.Time) error {
+	if token.Algorithm() != attest.AlgSHA256 {
+		return fmt.Errorf("%w: token: want a sha256", attest.ErrInvalid)
+	}
+	return s.write(ctx, func(ctx context.Context, tx *tx) error {
+		_, err := tx.exec(ctx, "INSERT INTO spent_tokens (token, until, session) VALUES (?, ?, zeroblob(32)) ON CONFLICT (token) DO NOTHING",
+			digestColumn{&token}, timeColumn{&until})
+		return err
+	})
+}
+
 // Session returns the session of that ID, ended or not, or an
 // [attest.ErrNotFound]. Token, TokenUntil and Audit are not set.
 func (s *SQLite) Session(ctx context.Context, id attest.Digest) (session attest.Session, err error) {
 	session.ID = id
 	err = s.read(ctx, func(tx *tx) error {
 		var subjects []byte
-		err := tx.queryRow(ctx, "SELECT issuer, claims, checked, subjects, at, expires, statements FROM sessions WHERE id = ?", digestColumn{&id}).
-			Scan(&session.Issuer, &session.Claims, &session.Checked, &subjects, timeColumn{&session.At}, timeColumn{&session.Expires}, &session.Statements)
+		err := tx.queryRow(ctx, "SELECT issuer, proof, checked, subjects, at, expires, statements FROM sessions WHERE id = ?", digestColumn{&id}).
+			Scan(&session.Issuer, &session.Proof, &session.Checked, &subjects, timeColumn{&session.At}, timeColumn{&session.Expires}, &session.Statements)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: session", attest.ErrNotFound)
 		}

@@ -47,6 +47,8 @@ type Backend interface {
 
 	OpenSession(ctx context.Context, s attest.Session) error
 	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
+	TokenSpent(ctx context.Context, token attest.Digest) (attest.Digest, bool, error)
+	SpendToken(ctx context.Context, token attest.Digest, until time.Time) error
 	PurgeSessions(ctx context.Context, before time.Time) error
 	Builders(ctx context.Context) ([]attest.Builder, int64, error)
 	AppendBuilder(ctx context.Context, b attest.Builder, revision int64) (attest.Builder, error)

@@ -14,7 +14,7 @@ ALTER TABLE decisions ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
 CREATE TABLE sessions (
     id         BLOB PRIMARY KEY CHECK (length(id) = 32), -- SHA-256 of the secret
     issuer     TEXT NOT NULL,
-    claims     BLOB NOT NULL, -- JSON
+    proof      BLOB NOT NULL, -- the token
     checked    BLOB, -- JSON
     subjects   BLOB NOT NULL CHECK (length(subjects) % 32 = 0), -- SHA-256 after SHA-256
     at         TEXT NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE sessions (
 
 CREATE INDEX sessions_by_end ON sessions (expires);
 
--- The tokens that were exchanged, and into what. A row goes when a copy of the
+-- The tokens that were exchanged, and into what; zeros for nothing. A row goes when a copy of the
 -- token would be too old anyway.
 CREATE TABLE spent_tokens (
     token   BLOB PRIMARY KEY CHECK (length(token) = 32),
@@ -37,7 +37,7 @@ CREATE INDEX spent_tokens_by_end ON spent_tokens (until);
 
 -- +goose StatementBegin
 CREATE TRIGGER sessions_update BEFORE UPDATE ON sessions
-    WHEN new.id <> old.id OR new.issuer <> old.issuer OR new.claims <> old.claims OR new.checked IS NOT old.checked
+    WHEN new.id <> old.id OR new.issuer <> old.issuer OR new.proof <> old.proof OR new.checked IS NOT old.checked
         OR new.subjects <> old.subjects OR new.expires <> old.expires OR new.statements <> old.statements OR new.used <= old.used
 BEGIN SELECT RAISE(ABORT, 'sessions: only used grows'); END;
 -- +goose StatementEnd
