@@ -186,7 +186,28 @@ func NewAuthenticator(issuers []Issuer, rules []Rule, opts AuthOptions) (*Authen
 		made.name = fmt.Sprintf("rule %d", n+1)
 		a.rules = append(a.rules, made)
 	}
-	return a, nil
+	return a, a.checkPersons()
+}
+
+// checkPersons refuses rules that let people propose or approve who are told
+// apart in two ways: one human would be two.
+func (a *Authenticator) checkPersons() error {
+	var with, without string
+	for _, r := range a.rules {
+		i := a.issuers[r.Issuer]
+		decides := slices.Contains(r.grants, attest.GrantBuilders) || slices.Contains(r.grants, attest.GrantApprove)
+		switch {
+		case !decides || i.Provider != identity.OIDC || i.workload():
+		case i.PersonClaim != "":
+			with = i.URL
+		default:
+			without = i.URL
+		}
+	}
+	if with != "" && without != "" {
+		return fmt.Errorf("%w: people of issuer %s are told apart by person_claim, and those of %s are not: one human could be two", attest.ErrInvalid, with, without)
+	}
+	return nil
 }
 
 // algorithms are all asymmetric ones of RFC 7518. HMAC is not among them: with

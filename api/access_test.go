@@ -238,3 +238,30 @@ func TestServersOfGitHubs(t *testing.T) {
 		}
 	}
 }
+
+// Where two people are needed, one human must not be two: those who may propose
+// or approve are told apart in one way.
+func TestPersonsAreToldApartInOneWay(t *testing.T) {
+	people := func(url, claim string) Issuer {
+		return Issuer{URL: url, Audience: audience, Algorithms: []string{"RS256"}, MaxAge: time.Minute, Provider: identity.OIDC, PersonClaim: claim}
+	}
+	const one, two = "https://one.example", "https://two.example"
+	rule := func(url string, role attest.Role) Rule {
+		return Rule{Issuer: url, Claims: map[string]string{"team": "x"}, Tenant: AllTenants, Roles: []attest.Role{role}}
+	}
+	for name, c := range map[string]struct {
+		claims [2]string
+		roles  [2]attest.Role
+		ok     bool
+	}{
+		"both by a claim":                {[2]string{"employee", "number"}, [2]attest.Role{attest.RoleAdministrator, attest.RoleApprover}, true},
+		"neither":                        {[2]string{}, [2]attest.Role{attest.RoleAdministrator, attest.RoleApprover}, true},
+		"one of them":                    {[2]string{"employee", ""}, [2]attest.Role{attest.RoleAdministrator, attest.RoleApprover}, false},
+		"one of them, who decides alone": {[2]string{"employee", ""}, [2]attest.Role{attest.RoleApprover, attest.RoleReader}, true},
+	} {
+		_, err := NewAuthenticator([]Issuer{people(one, c.claims[0]), people(two, c.claims[1])}, []Rule{rule(one, c.roles[0]), rule(two, c.roles[1])}, AuthOptions{})
+		if (err == nil) != c.ok || !c.ok && !errors.Is(err, attest.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
