@@ -88,7 +88,10 @@ func problem(err error) client.Problem {
 // step that met it: the title says the kind. The log keeps both.
 func told(err error) string {
 	words := detail(err)
-	rest := strings.TrimPrefix(words, "judge: ")
+	rest := words
+	for _, step := range []string{"judge: ", "append intent: "} {
+		rest = strings.TrimPrefix(rest, step)
+	}
 	for _, kind := range []error{attest.ErrInvalid, attest.ErrDenied, attest.ErrNotFound, attest.ErrConflict} {
 		if rest, ok := strings.CutPrefix(rest, kind.Error()+": "); ok {
 			return rest

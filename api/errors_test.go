@@ -43,6 +43,7 @@ func TestProblems(t *testing.T) {
 		{"nothing there", fmt.Errorf("%w: x", attest.ErrNotFound), 404, "x"},
 		{"a conflict", fmt.Errorf("%w: x", attest.ErrConflict), 409, "x"},
 		{"a kind behind its step", fmt.Errorf("judge: %w: x", attest.ErrNotFound), 404, "x"},
+		{"a refusal on the way to the ledger", fmt.Errorf("append intent: %w: x", attest.ErrDenied), 403, "x"},
 		{"a kind behind another step", fmt.Errorf("y: %w: x", attest.ErrNotFound), 404, "y: not found: x"},
 		{"a step without a kind", fmt.Errorf("judge: %w", &attest.GrantError{Missing: "read"}), 403, `judge: grant "read" is missing`},
 		{"a kind twice", fmt.Errorf("%w: %w: x", attest.ErrInvalid, attest.ErrInvalid), 400, "invalid: x"},

@@ -87,10 +87,10 @@ var gitlabJob = BuildType{
 	},
 	Invocation:   "URL of the job: the instance, project_path and job_id.",
 	Dependencies: "The source at its commit, sha. Whatever else is there the tenant named, and it is marked so.",
-	Levels: "Level 2 for a job whose definition is in the project. Level 3 takes two people who answer for the runner's isolation. " +
-		"Level 2 at most when ci_config_ref_uri is null or a policy put the job there, as the definition is elsewhere. " +
+	Levels: "Level 2 for a job whose definition is in the project. Level 3 takes two people who answer for the runner's isolation, and a cross-check with GitLab's API. " +
+		"Level 2 at most when ci_config_ref_uri is null or a policy put the job there, as the definition is elsewhere, and when anything but a push started the pipeline, as its inputs are in no token. " +
 		"Level 1 in a child pipeline, which does not say whether its parent was a merge request's. " +
-		"CI/CD variables that somebody started the pipeline with are in no token. Pipelines of merge requests are refused.",
+		"Variables that came with a push are in no token either. Pipelines of merge requests are refused.",
 }
 
 var buildkiteJob = BuildType{
@@ -113,7 +113,7 @@ var buildkiteJob = BuildType{
 	},
 	Invocation:   "URL of the job: organization_slug, pipeline_slug, build_number and job_id.",
 	Dependencies: "The source at its commit, build_commit. Whatever else is there the tenant named, and it is marked so.",
-	Levels: "Level 2 for builds that a webhook started. Level 3 takes two people who answer for the agents' isolation. " +
+	Levels: "Level 2 at most, for builds that a webhook started. " +
 		"Level 1 for all others, as their branch and commit are the word of whoever started them. " +
 		"A token does not say whether a build is of a pull request: whoever registers a pipeline above level 1 answers for it that it builds none from forks, or prefixes their branches.",
 }

@@ -12,7 +12,7 @@ var GitHubWorkflow = BuildType{
 	Dependencies: "The source at its commit, sha; and a reusable workflow at its commit, job_workflow_sha. Actions and whatever else the job fetched are not there, but for what the tenant named, and it is marked so.",
 	Levels: "Level 2 for a job that push, create, release or workflow_dispatch started on a GitHub-hosted runner, or on a self-hosted one where the builder's condition pins runner_environment to that. " +
 		"Level 3 takes two people who answer for the runner's isolation, and for a workflow whose result its inputs, caches and earlier jobs cannot change unseen. " +
-		"Inputs and variables are in no token. Other events, pull requests among them, are refused.",
+		"Level 2 at most for workflow_dispatch, whose inputs neither the token nor GitHub's API says. Inputs and variables are in no token. Other events, pull requests among them, are refused.",
 }
 
 // DescribeBuildType returns what is known of a build type: one of our own or

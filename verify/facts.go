@@ -43,7 +43,8 @@ type ProvenanceFact struct {
 	UnknownParameters []string `json:"unknownParameters"` // external parameters that the build type does not have
 	TenantSupplied    []string `json:"tenantSupplied"`    // URIs of dependencies that the build itself named, and nobody checked
 
-	origins attest.Origins
+	origins     attest.Origins
+	levelReason string
 }
 
 // A Source is where a build came from.
@@ -73,7 +74,7 @@ func (f *Facts) add(service, id string, v *Verified) error {
 		}
 		p := ProvenanceFact{
 			Believed: b, BuilderID: build.BuilderID, BuildType: build.BuildType, InvocationID: build.InvocationID,
-			Level: build.Level, TenantSupplied: []string{}, origins: build.Origins,
+			Level: build.Level, TenantSupplied: []string{}, origins: build.Origins, levelReason: build.LevelReason,
 		}
 		p.Source, p.UnknownParameters = source(service, build)
 		for _, d := range build.Dependencies {
@@ -120,6 +121,9 @@ func (p ProvenanceFact) explain() string {
 	parts := []string{fmt.Sprintf("attestation %s of %s", p.Attestation, p.BuilderID)}
 	if p.Level > 0 {
 		parts[0] += fmt.Sprintf(" at level %d", p.Level)
+	}
+	if p.levelReason != "" {
+		parts[0] += " (" + p.levelReason + ")"
 	}
 	for _, source := range slices.Sorted(maps.Keys(bySource)) {
 		slices.Sort(bySource[source])

@@ -219,19 +219,21 @@ func (k *keeper) around(o *options, artifacts []artifact, ask func() (client.Att
 		return hint(fmt.Errorf("attestation %s is signed and stored, but could not be kept here: %w", a.ID, err),
 			"the service has it: GET /v1/attestations/"+a.ID)
 	}
-	var fields []field
-	if k.explain {
-		if fields, err = explainBundle(a.Bundle); err != nil {
-			return fmt.Errorf("attestation %s is signed and kept in %s, but cannot be explained: %w", a.ID, path, err)
-		}
+	level, fields, err := openBundle(a.Bundle)
+	switch {
+	case !k.explain: // whoever verifies it says what is wrong with it
+		fields = nil
+	case err != nil:
+		return fmt.Errorf("attestation %s is signed and kept in %s, but cannot be explained: %w", a.ID, path, err)
 	}
 	p := o.printer()
-	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, path, fields}, func() {
+	return p.answer(kept{a.ID, a.PredicateType, string(a.Signer), a.KeyVersion, a.SignedAt, level, path, fields}, func() {
 		for _, a := range artifacts {
 			p.printf("attested %s  %s\n", a.Digest, safe(orNone(a.Name)))
 		}
-		p.table("  type\t"+a.PredicateType, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
-			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)
+		rows := append([]string{"  type\t" + a.PredicateType}, level.rows()...)
+		p.table(append(rows, fmt.Sprintf("  signer\t%s, key version %d", a.Signer, a.KeyVersion),
+			"  signed\t"+a.SignedAt.Format(time.RFC3339), "  id\t"+a.ID, "  bundle\t"+path)...)
 		if k.explain {
 			printFields(p, fields)
 		}
@@ -259,8 +261,9 @@ type kept struct {
 	Signer        string    `json:"signer"`
 	KeyVersion    int       `json:"keyVersion"`
 	SignedAt      time.Time `json:"signedAt"`
-	Bundle        string    `json:"bundle"`
-	Fields        []field   `json:"fields,omitempty"` // with --explain
+	claimedLevel
+	Bundle string  `json:"bundle"`
+	Fields []field `json:"fields,omitempty"` // with --explain
 }
 
 // write keeps a bundle and says where. Without --bundle the first bundle of an

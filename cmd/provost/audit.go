@@ -65,7 +65,7 @@ What is listed is not verified: see provost audit verify.`,
 				rows := []string{"SEQ\tAT\tOUTCOME\tACTION\tSUBJECT\tREMOTE\tREQUEST\tOBJECT\tWHY"}
 				for _, r := range list.Records {
 					rows = append(rows, fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", r.Seq, r.At.Format(time.RFC3339), safe(r.Outcome), safe(r.Action),
-						safe(orNone(r.Subject)), safe(orNone(r.Remote)), safe(orNone(r.Request)), safe(orNone(r.Object)), safe(orNone(r.Why))))
+						safe(orNone(r.Subject)), safe(orNone(r.Remote)), safe(orNone(r.Request)), safe(orNone(r.Object)), short(safe(orNone(r.Why)))))
 				}
 				p.table(rows...)
 			})

@@ -39,7 +39,7 @@ func buildersListCommand(o *options) *cobra.Command {
 			return p.answer(all, func() {
 				rows := []string{"NAME\tSTATE\tLEVEL\tMODE\tREVISION\tISSUER\tCONDITION"}
 				for _, b := range all.Builders {
-					rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%d\t%s\t%s", b.Name, b.State, b.Level, b.Mode, b.Revision, safe(b.Issuer), safe(b.Condition)))
+					rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%d\t%s\t%s", b.Name, b.State, b.Level, b.Mode, b.Revision, safe(b.Issuer), short(safe(b.Condition))))
 				}
 				p.table(rows...)
 			})

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"provost/api/client"
 	"provost/attest"
@@ -52,7 +53,7 @@ func next(err error, command string) string {
 	case errors.As(err, &problem) && problem.Grant != "":
 		return fmt.Sprintf("an administrator can grant %q in the service's access table", problem.Grant)
 	case errors.Is(err, attest.ErrDenied):
-		return "run it in a CI job: the service's access table says who may do what, and provost builders list whose tokens speak for a build (for provostd dev: --token-file with what provostd dev-token prints)"
+		return nextDenied(err)
 	case errors.Is(err, attest.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return "try again; the service's /readyz says what it lacks"
 	case errors.As(err, &cert):
@@ -63,6 +64,23 @@ func next(err error, command string) string {
 		return "the service's log says more, under the request's id"
 	}
 	return command + " --help"
+}
+
+// nextDenied is what to do after a 403 that names no grant, by what its words
+// say.
+func nextDenied(err error) string {
+	const job = "run it in a CI job: the service's access table says who may do what, and provost builders list whose tokens speak for a build (for provostd dev: --token-file with what provostd dev-token prints)"
+	for _, known := range []struct{ words, next string }{
+		{"speaks for no", job},
+		{"no rule gives", job},
+		{"takes two people", "ask somebody else with the role approver"},
+		{"matches two builders", "provost builders list shows whose conditions overlap"},
+	} {
+		if strings.Contains(err.Error(), known.words) {
+			return known.next
+		}
+	}
+	return "provost whoami says what you may do"
 }
 
 // origin is the part of a URL that PROVOST_URL names.

@@ -76,6 +76,15 @@ func (p printer) mark(verdict string) string {
 	return p.paint(red, verdict)
 }
 
+// short is what fits at the end of a row; JSON has the whole.
+func short(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
 // safe keeps what others wrote from moving the terminal's cursor.
 func safe(s string) string {
 	return strings.Map(func(r rune) rune {

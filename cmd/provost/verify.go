@@ -74,12 +74,13 @@ type outcome struct {
 	Subject       string    `json:"subject,omitempty"`
 	Builder       string    `json:"builder,omitempty"`
 	Source        string    `json:"source,omitempty"`
-	Result        string    `json:"verificationResult,omitempty"` // of a VSA
-	Policy        string    `json:"policy,omitempty"`             // of a VSA
-	Resource      string    `json:"resourceUri,omitempty"`        // of a VSA
-	Step          string    `json:"step,omitempty"`
-	Reason        string    `json:"reason,omitempty"`
-	Fields        []field   `json:"fields,omitempty"` // of provenance, with --explain
+	claimedLevel
+	Result   string  `json:"verificationResult,omitempty"` // of a VSA
+	Policy   string  `json:"policy,omitempty"`             // of a VSA
+	Resource string  `json:"resourceUri,omitempty"`        // of a VSA
+	Step     string  `json:"step,omitempty"`
+	Reason   string  `json:"reason,omitempty"`
+	Fields   []field `json:"fields,omitempty"` // of provenance, with --explain
 }
 
 // report is the whole answer, as printed in JSON.
@@ -267,7 +268,7 @@ func accepted(v *verify.Verified) outcome {
 	}
 	if out.PredicateType == attest.ProvenanceType {
 		if b, err := attest.ParseProvenance(v.Statement().Predicate); err == nil {
-			out.Builder = b.BuilderID
+			out.Builder, out.claimedLevel = b.BuilderID, claimedLevel{b.Level, b.LevelReason}
 			if len(b.Dependencies) > 0 {
 				out.Source = b.Dependencies[0].URI
 			}
@@ -302,6 +303,7 @@ func (f *verifyFlags) print(p printer, a artifact, r report) error {
 			}
 			if b.Builder != "" {
 				rows = append(rows, "  builder\t"+safe(b.Builder), "  source\t"+safe(b.Source))
+				rows = append(rows, b.claimedLevel.rows()...)
 			}
 			if b.Result != "" {
 				rows = append(rows, "  result\t"+safe(b.Result), "  policy\t"+safe(b.Policy), "  resource\t"+safe(b.Resource))

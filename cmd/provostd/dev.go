@@ -136,7 +136,8 @@ func (d dev) run(ctx context.Context) error {
 	return s.serve(ctx, listener, func() { fmt.Println("ready " + base) })
 }
 
-// devBuilders registers the development builders, as the administrator would.
+// devBuilders registers the development builders, as the administrator would,
+// but for those that somebody has retired: they stay so.
 func devBuilders(ctx context.Context, registry *api.Registrar, issuer *devIssuer) error {
 	admin := attest.Caller{Issuer: issuer.URL(devPeople), Subject: "admin", Grants: attest.Grants}
 	for _, b := range issuer.builders() {
@@ -147,7 +148,13 @@ func devBuilders(ctx context.Context, registry *api.Registrar, issuer *devIssuer
 		same := slices.ContainsFunc(rows, func(r attest.Builder) bool {
 			return r.State == attest.BuilderActive && r.Name == b.Name && r.Issuer == b.Issuer && r.Condition == b.Condition && r.Level == b.Level && r.Repository == b.Repository
 		})
-		if same {
+		last := attest.Builder{} // of that name; rows are in the order of their revisions
+		for _, r := range rows {
+			if r.Name == b.Name {
+				last = r
+			}
+		}
+		if same || last.State == attest.BuilderRetired {
 			continue
 		}
 		if b, err = b.Propose(nil, admin, time.Now()); err == nil {
