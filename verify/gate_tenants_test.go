@@ -183,6 +183,11 @@ func TestDecideRevokedByAnotherTenant(t *testing.T) {
 			if d.Verdict != c.want || d.Tenant != c.tenant || c.denying != "" && !slices.Contains(denying(d), c.denying) {
 				t.Errorf("%s of tenant %q for %v; want %s of %q for %s", d.Verdict, d.Tenant, denying(d), c.want, c.tenant, c.denying)
 			}
+			for _, taking := range m.attestations {
+				if believed := c.denying == "slsa.builder_allowed"; taking.Tenant == "ops" && slices.Contains(inputsOf(t, r, d), taking.ID) != believed {
+					t.Errorf("the verdict rests on what took back: %t; want %t", !believed, believed)
+				}
+			}
 		})
 	}
 }
