@@ -131,21 +131,17 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("gather evidence: %w", ours(err))
 	}
-	if d.Tenant == "" { // asked by one who may ask for all: the verdict is theirs whose artifact it is
-		d.Tenant = found.tenant()
-	}
 
 	// 3: judge. An unknown environment is the caller's mistake; any other
 	// failure is a verdict of ERROR.
-	judgement, err := g.Policy.Judge(ctx, q.Environment, found.facts)
+	judged, err := g.judge(ctx, q.Environment, found)
 	if err != nil {
-		if isCallers(err) || ctx.Err() != nil {
-			return attest.Decision{}, fmt.Errorf("judge: %w", err)
-		}
-		d.Reasons = []attest.Reason{{Rule: "policy", Severity: attest.SeverityDeny, Message: "the policy could not be evaluated"}}
-		return g.record(ctx, d)
+		return attest.Decision{}, fmt.Errorf("judge: %w", err)
 	}
-	d.Verdict, d.Reasons = verdict(judgement, found)
+	if d.Tenant == "" { // asked by one who may ask for all: the verdict is theirs whose artifact it is
+		d.Tenant = judged.tenant
+	}
+	d.Verdict, d.Reasons = judged.verdict, judged.reasons
 	if d.Verdict == attest.VerdictError {
 		return g.record(ctx, d)
 	}
@@ -153,7 +149,7 @@ func (g *Gate) Decide(ctx context.Context, caller attest.Caller, q Question) (at
 	// 4: sign and record. Without a signed, stored verdict there is none.
 	vsa, err := g.Issuer.Issue(ctx, caller, attest.Request{
 		Subjects:  []attest.Subject{subjectOf(q)},
-		Predicate: g.summary(d, q, judgement, found.inputs()),
+		Predicate: g.summary(d, q, judged.judgement, judged.inputs),
 	})
 	if err != nil {
 		return attest.Decision{}, fmt.Errorf("sign verdict: %w", ours(err))
@@ -229,7 +225,6 @@ func (g *Gate) gather(ctx context.Context, artifact attest.Digest, in attest.Ten
 		}
 		if len(page) < evidencePage {
 			f.takeBack()
-			f.setAside()
 			if err := g.gatherImported(ctx, &f, in); err != nil {
 				return finding{}, err
 			}
@@ -320,33 +315,6 @@ func (f *finding) takeBack() {
 			Message: fmt.Sprintf("attestation %s takes others back and is not believed: %s", d.id, d.err),
 		})
 	}
-}
-
-// setAside removes what others than those who built the artifact said about
-// it: a gate of every tenant sees their evidence, and it must not make up for
-// what the builder's own tenant did not say. Nothing that takes back is set
-// aside, so this only ever takes away from what speaks for the artifact.
-func (f *finding) setAside() {
-	builders := map[string]bool{"": true}
-	built := map[string]bool{}
-	for _, p := range f.facts.Provenance {
-		built[p.Attestation] = true
-	}
-	for _, k := range f.kept {
-		if built[k.id] {
-			builders[k.tenant] = true
-		}
-	}
-	gone := map[string]bool{}
-	f.kept = slices.DeleteFunc(f.kept, func(k kept) bool {
-		if builders[k.tenant] || k.revokes || len(built) == 0 {
-			return false
-		}
-		gone[k.id] = true
-		f.refuse(k.id, errors.New("it is of another tenant than the provenance"))
-		return true
-	})
-	f.facts.remove(gone)
 }
 
 // tenant is whose the evidence is, if it is of one; "" otherwise.

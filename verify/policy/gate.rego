@@ -50,7 +50,21 @@ holds contains "sbom.present" if {
 builder_allowed contains i if {
 	some i, p in provenance
 	some b in env.builders
+	vouches(b, p)
+}
+
+# An environment vouches for a builder as a whole: what was made under its id at
+# a lower level is not what is meant. Provenance that says no level is of before
+# levels were said.
+vouches(b, p) if {
 	b.id == p.builderId
+	object.get(p, "level", 0) == 0
+}
+
+vouches(b, p) if {
+	b.id == p.builderId
+	is_number(p.level)
+	p.level >= b.level
 }
 
 source_matches contains i if {
@@ -86,21 +100,17 @@ sound(fact) if {
 
 default level := 0
 
-level := max({l | some i in accepted; some b in env.builders; b.id == provenance[i].builderId; l := claimed(provenance[i], b)})
-
-# What the environment vouches for, and no more than the provenance claims,
-# where it says what it claims.
-claimed(p, b) := min({b.level, p.level}) if object.get(p, "level", 0) > 0
-
-claimed(p, b) := b.level if object.get(p, "level", 0) == 0
+# What the environment vouches for, of which no provenance that counts claims
+# less.
+level := max({b.level | some i in accepted; some b in env.builders; vouches(b, provenance[i])})
 
 # Why a rule does not hold, or what makes it hold. Only words: no verdict
 # depends on them.
 because["slsa.provenance_present"] := sprintf("%d believed provenance attestation(s)", [count(provenance)])
 
 because["slsa.builder_allowed"] := sprintf("built by %s; %q allows %s", [
-	words({p.builderId | some p in provenance}), env.name,
-	words({b.id | some b in env.builders}),
+	words({at_level(p.builderId, object.get(p, "level", 0)) | some p in provenance}), env.name,
+	words({at_level(b.id, b.level) | some b in env.builders}),
 ])
 
 because["slsa.source_matches_expectation"] := sprintf("built from %s; %q expects %s", [
@@ -115,6 +125,10 @@ because["time.sound"] := sprintf("signed at %s", [words({p.signedAt | some p in 
 because["slsa.provenance_accepted"] := sprintf("%d provenance attestation(s) satisfy every rule at once", [count(accepted)])
 
 because["sbom.present"] := sprintf("%d believed SBOM(s)", [count(input.facts.sboms)])
+
+at_level(id, level) := id if level == 0
+
+at_level(id, level) := sprintf("%s at level %d", [id, level]) if level != 0
 
 words(set) := "nothing" if count(set) == 0
 

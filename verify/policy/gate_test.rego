@@ -277,10 +277,37 @@ test_level_is_of_what_was_accepted if {
 }
 
 # A level that the provenance does not claim is not in the verdict, whatever the
-# environment says of its builder.
+# environment says of its builder: what claims less than the environment lists
+# is not accepted.
 test_level_is_no_more_than_claimed if {
-	gate.level == 2 with input as changed("/facts/provenance", [object.union(provenance, {"level": 2})])
 	gate.level == 3 with input as changed("/facts/provenance", [object.union(provenance, {"level": 3})])
 	gate.level == 3 with input as changed("/facts/provenance", [object.union(provenance, {"level": 0})])
 	gate.level == 3 with input as changed("/facts/provenance", [object.remove(provenance, ["level"])])
+	every claimed in [1, 2, -1, 2.9, "3", "", null, true, [3], {}] {
+		in_a := changed("/facts/provenance", [object.union(provenance, {"level": claimed})])
+		gate.level == 0 with input as in_a
+		broken == builder with input as in_a
+	}
+}
+
+# Where the environment lists less, that is what it vouches for.
+test_level_is_no_more_than_listed if {
+	every listed, claims in {0: [0, 1, 3], 1: [0, 1, 2, 3], 2: [0, 2, 3]} {
+		every claimed in claims {
+			in_a := json.patch(good, [
+				{"op": "add", "path": "/environment/builders/0/level", "value": listed},
+				{"op": "add", "path": "/facts/provenance/0/level", "value": claimed},
+			])
+			gate.level == listed with input as in_a
+			broken == set() with input as in_a
+		}
+	}
+}
+
+# What claims too little says nothing beside what claims enough, and the words
+# say why it is not accepted.
+test_too_low_beside_what_is_not if {
+	broken == set() with input as changed("/facts/provenance/-", object.union(provenance, {"level": 2}))
+	words := gate.because["slsa.builder_allowed"] with input as changed("/facts/provenance/0/level", 2)
+	words == `built by https://provost.example/builders/github-hosted at level 2; "prod" allows https://provost.example/builders/github-hosted at level 3`
 }
