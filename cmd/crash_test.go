@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -164,8 +165,12 @@ func openIntents(t *testing.T, data string) []attest.Intent {
 	defer db.Close()
 	open, err := db.OpenIntents(t.Context(), 100*callers)
 	ok(t, err)
-	return open
+	return slices.DeleteFunc(open, func(in attest.Intent) bool { return attest.IsAuditHead(in.PredicateType) })
 }
+
+// ofHead tells the intent for the audit log's head, which no caller had: the
+// service takes it up again at its next start.
+func ofHead(in client.Intent) bool { return attest.IsAuditHead(in.PredicateType) }
 
 // checkLog compares the log of a service that has just started, and signs
 // nothing, with its database: every index is an attestation's or a recorded
@@ -275,10 +280,11 @@ func checkIntents(t *testing.T, d *daemon, data string, got []received, open []a
 	for _, r := range got {
 		acknowledged[r.ID] = true
 	}
-	if len(listed.Intents) != len(open) {
-		t.Errorf("%d open intents are listed, %d are stored", len(listed.Intents), len(open))
+	intents := slices.DeleteFunc(listed.Intents, ofHead)
+	if len(intents) != len(open) {
+		t.Errorf("%d open intents are listed, %d are stored", len(intents), len(open))
 	}
-	for _, in := range listed.Intents {
+	for _, in := range intents {
 		if acknowledged[in.ID] {
 			t.Errorf("intent %s was acknowledged and is listed as open", in.ID)
 		}
@@ -301,8 +307,11 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	d = startDev(t, data, nil)
 	checkReceived(t, d, data, got)
 	listed, err := d.client(adminToken(t, data)).Intents(t.Context())
-	if err != nil || len(listed.Intents) != 0 {
-		t.Errorf("%d intents left open by an orderly stop, %v", len(listed.Intents), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := slices.DeleteFunc(listed.Intents, ofHead); len(left) != 0 {
+		t.Errorf("%d intents left open by an orderly stop", len(left))
 	}
 	if _, err := os.Stat(filepath.Join(data, "provost.db")); err != nil {
 		t.Error(err)

@@ -82,7 +82,7 @@ keys:
 log: {directory: log}
 issuers:
   - {url: %q, audience: %q, algorithms: [ES256], max_age: 10m, provider: github}
-  - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc}
+  - {url: %q, audience: %q, algorithms: [ES256], max_age: 1h, provider: oidc, person_claim: sub}
 %saccess:
   - {issuer: %q, claims: {repository_owner_id: "65"}, roles: [signer, gate]}
   - {issuer: %q, claims: {sub: admin}, tenant: "*", roles: [administrator, gate]}
