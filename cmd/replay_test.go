@@ -160,6 +160,52 @@ func TestTokensStaySpentAcrossRestarts(t *testing.T) {
 	}
 }
 
+// Ten thousand jobs, 256 of them at any moment: each gets one session of its
+// own, and kill -9 after the last answer takes none and frees no token.
+func TestTenThousandSessions(t *testing.T) {
+	s := startServed(t, "", "")
+	const jobs, callers = 10_000, 256
+	type opened struct{ token, secret string }
+	var (
+		all  = make([]opened, jobs)
+		wait sync.WaitGroup
+		work = make(chan int)
+	)
+	for range callers {
+		wait.Go(func() {
+			for n := range work {
+				session, err := exchange(t, s.daemon, all[n].token)
+				if err != nil {
+					t.Errorf("job %d: %v", n, err)
+				}
+				all[n].secret = session.Token
+			}
+		})
+	}
+	for n := range all {
+		all[n].token = s.ci.job(t, replicated, map[string]any{"run_id": fmt.Sprint(1000 + n)})
+		work <- n
+	}
+	close(work)
+	wait.Wait()
+	s.daemon.kill()
+	d := s.start(t)
+	secrets := map[string]bool{}
+	for n, o := range all {
+		secrets[o.secret] = true
+		if n%50 != 0 {
+			continue
+		}
+		if _, err := d.client(o.secret).Whoami(t.Context()); err != nil {
+			t.Errorf("session %d, after kill -9: %v", n, err)
+		}
+		mustReplay(t, d, o.token)
+	}
+	if len(secrets) != jobs || secrets[""] {
+		t.Errorf("%d sessions for %d jobs", len(secrets), jobs)
+	}
+}
+
 // Two processes on one database and log: a token that both get at the same
 // moment becomes one session, which both know, and whose statements both count.
 func TestTokensAreSpentOnceAcrossReplicas(t *testing.T) {
