@@ -131,8 +131,8 @@ func (s *Server) changeBuilder(ctx context.Context, caller attest.Caller, in bui
 	if err != nil {
 		return reply{}, err
 	}
-	for _, other := range rows { // closed: a verifier could not tell the two apart
-		if b.ID != "" && other.ID == b.ID && other.Name != b.Name {
+	for _, other := range rows { // closed: a verifier could not tell the two apart; what is retired claims nothing
+		if b.State != attest.BuilderRetired && b.ID != "" && other.ID == b.ID && other.Name != b.Name && other.State != attest.BuilderUnbelieved {
 			return reply{}, fmt.Errorf("%w: id %.200s is that of builder %s", attest.ErrConflict, b.ID, other.Name)
 		}
 	}

@@ -201,6 +201,10 @@ func (a *Authenticator) session(ctx context.Context, secret string) (attest.Call
 	}
 	id := attest.SHA256([]byte(secret))
 	known, ok := a.open.recall(id)
+	if ok { // its token's key is asked anew, as for a token: see admit
+		keys, err := known.issuer.keys.find(ctx, known.header)
+		ok = err == nil && keys.fetched.Equal(known.fetched)
+	}
 	if !ok {
 		s, err := a.sessions.Session(ctx, id)
 		if errors.Is(err, attest.ErrNotFound) {
@@ -231,7 +235,7 @@ func (a *Authenticator) session(ctx context.Context, secret string) (attest.Call
 // was exchanged: whoever can write the database makes no session of claims that
 // no issuer signed.
 func (a *Authenticator) resume(ctx context.Context, s attest.Session) (openSession, error) {
-	ad, _, _, err := a.verify(ctx, string(s.Proof), s.At)
+	ad, header, fetched, err := a.verify(ctx, string(s.Proof), s.At)
 	if err != nil { // closed: the configuration or the issuer's keys have changed, or the database has
 		return openSession{}, err
 	}
@@ -239,10 +243,10 @@ func (a *Authenticator) resume(ctx context.Context, s attest.Session) (openSessi
 	if len(s.Subjects) > 0 {
 		bound = attest.SubjectSet(s.Subjects)
 	}
-	if ad.issuer.URL != s.Issuer || !ad.issuer.workload() || ad.bound != bound || s.Expires.Sub(s.At) > attest.SessionLifetime {
+	if ad.issuer.URL != s.Issuer || !ad.issuer.workload() || ad.bound != bound || s.Expires.Sub(s.At) > attest.SessionLifetime || s.Statements > attest.SessionStatements {
 		return openSession{}, unauthenticated("the session is not what its token was exchanged for")
 	}
-	known := openSession{Session: s, admitted: ad}
+	known := openSession{Session: s, admitted: ad, header: header, fetched: fetched}
 	if s.Checked != nil {
 		known.checked = new(identity.Checked)
 		if err := attest.DecodeJSON(s.Checked, known.checked); err != nil {
@@ -256,6 +260,8 @@ func (a *Authenticator) resume(ctx context.Context, s attest.Session) (openSessi
 type openSession struct {
 	attest.Session
 	admitted
+	header   header
+	fetched  time.Time // the keys its token was verified with, of the issuer's set
 	checked  *identity.Checked
 	builders *snapshot // that caller is of; nil for none yet
 }

@@ -9,10 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"provost/api/client"
 	"provost/attest"
@@ -232,6 +235,26 @@ func TestManySessions(t *testing.T) {
 		if _, err := f.auth.Authenticate(t.Context(), secret); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// An open session ends when its issuer's keys are read again without the one
+// that signed its token; one whose key is there goes on.
+func TestSessionsEndWithTheirKey(t *testing.T) {
+	f := newFixture(t)
+	secret := f.token(nil)
+	f.idp.advance(keysFresh + time.Second)
+	if _, err := f.auth.Authenticate(t.Context(), secret); err != nil {
+		t.Errorf("keys that were read again: %v", err)
+	}
+	f = newFixture(t)
+	secret = f.token(nil)
+	f.idp.set(func(p *idp) {
+		p.keys = slices.DeleteFunc(p.keys, func(k jose.JSONWebKey) bool { return k.KeyID == "ec" })
+	})
+	f.idp.advance(keysFresh + time.Second)
+	if caller, err := f.auth.Authenticate(t.Context(), secret); !errors.Is(err, client.ErrUnauthenticated) {
+		t.Errorf("its key was withdrawn: %+v, %v", caller, err)
 	}
 }
 
