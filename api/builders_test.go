@@ -251,6 +251,20 @@ func TestARetiredBuilderHasNothingSigned(t *testing.T) {
 	}
 }
 
+// Rows that somehow have a builder's id, too, do not keep it from being retired.
+func TestASharedIDKeepsNoneFromBeingRetired(t *testing.T) {
+	f := newFixture(t)
+	const id = "https://ci.example/acme"
+	f.rows.set(func(r *rows) {
+		twin := builderRow("https://elsewhere.example", "twin", `claims.repository_id == "1"`)
+		r.all[0].ID, twin.ID = id, id
+		r.all = append(r.all, twin)
+	})
+	if b, err := f.client(admin).RetireBuilder(t.Context(), "acme"); err != nil || b.State != attest.BuilderRetired {
+		t.Errorf("retire one of two with an id: %+v, %v", b, err)
+	}
+}
+
 // A proposal that is withdrawn takes nothing from anybody: it never held.
 func TestAWithdrawnProposal(t *testing.T) {
 	f, one, _ := newPeople(t, "")
