@@ -9,77 +9,14 @@
 set -eu
 
 keys=${1:-file}
-bin=$(cd "$(dirname "$0")/../bin" && pwd)
-policies=$(cd "$(dirname "$0")/vault" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/provost-demo.XXXXXX")
-daemon= vault=
-unset PROVOST_URL PROVOST_TOKEN VAULT_ADDR VAULT_TOKEN VAULT_NAMESPACE
+story=demo
+. "$(dirname "$0")/steps.sh"
 
-# Stops what was started, by process id, and removes what was written.
-clean() {
-	status=$?
-	trap - EXIT INT TERM
-	for pid in $daemon $vault; do kill "$pid" 2>/dev/null || true; done
-	for pid in $daemon $vault; do wait "$pid" 2>/dev/null || true; done
-	if [ "$status" -ne 0 ]; then
-		echo
-		echo "THE DEMO FAILED. What the service logged last:"
-		tail -n 5 "$work/provostd.log" 2>/dev/null || true
-	fi
-	rm -rf "$work"
-	exit "$status"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-step() { printf '\n== %s\n' "$*"; }
-
-# show CODE COMMAND...: prints the command, runs it, and insists on its exit code.
-show() {
-	want=$1
-	shift
-	printf '$ %s\n' "$(printf '%s ' "$@" | sed "s|$bin/||g; s|$work/||g")"
-	got=0
-	"$@" >"$work/said" 2>&1 || got=$?
-	sed 's/^/  /' "$work/said"
-	if [ "$got" -ne "$want" ]; then
-		echo "  exit code $got, but it must be $want"
-		exit 1
-	fi
-	printf '  (exit code %s, as it must be)\n' "$got"
-}
-
-# said TEXT: insists that the last command printed it.
-said() {
-	grep -qF "$1" "$work/said" || { echo "  it must say: $1"; exit 1; }
-}
-
-# wait_for FILE TEXT: until the text stands in the file, for half a minute.
-wait_for() {
-	tries=0
-	until grep -q "$2" "$1" 2>/dev/null; do
-		tries=$((tries + 1))
-		[ "$tries" -le 300 ] || { echo "no \"$2\" in half a minute:"; cat "$1"; exit 1; }
-		sleep 0.1
-	done
-}
-
-if [ "$keys" = vault ]; then
-	step "A real Vault, under the shipped least-privilege policies"
-	mkdir "$work/vault"
-	"$bin/testbed/vaultup" "$bin/testbed/vault" "$policies" "$work/vault" >"$work/vault.log" 2>&1 &
-	vault=$!
-	wait_for "$work/vault/vault.env" VAULT_TOKEN
-	. "$work/vault/vault.env"
-	echo "Vault at $VAULT_ADDR; a token with the policies $(cd "$policies" && ls | sed 's/\.hcl//' | tr '\n' ' ')"
-fi
+start_vault "$keys"
 
 step "The service, for development, on a free port, with keys in: $keys"
-"$bin/provostd" dev --data "$work/data" --listen 127.0.0.1:0 --keys "$keys" >"$work/ready" 2>"$work/provostd.log" &
-daemon=$!
-wait_for "$work/ready" '^ready '
+start "$keys"
 cat "$work/ready"
-. "$work/data/cli.env"
 
 # A CI would fetch its token itself. Here the development issuer gives one for
 # a build of acme/app on main, as GitHub Actions would word it.

@@ -12,77 +12,9 @@
 set -eu
 
 keys=${1:-file}
-bin=$(cd "$(dirname "$0")/../bin" && pwd)
-policies=$(cd "$(dirname "$0")/vault" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/provost-drill.XXXXXX")
 service=https://provost.localhost
-daemon= vault=
-unset PROVOST_URL PROVOST_TOKEN VAULT_ADDR VAULT_TOKEN VAULT_NAMESPACE
-
-# Stops what was started, by process id, and removes what was written.
-clean() {
-	status=$?
-	trap - EXIT INT TERM
-	stop
-	[ -z "$vault" ] || { kill "$vault" 2>/dev/null || true; wait "$vault" 2>/dev/null || true; }
-	if [ "$status" -ne 0 ]; then
-		echo
-		echo "THE DRILL FAILED. What the service logged last:"
-		tail -n 5 "$work/provostd.log" 2>/dev/null || true
-	fi
-	rm -rf "$work"
-	exit "$status"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-step() { printf '\n== %s\n' "$*"; }
-
-# show CODE COMMAND...: prints the command, runs it, and insists on its exit code.
-show() {
-	want=$1
-	shift
-	printf '$ %s\n' "$(printf '%s ' "$@" | sed "s|$bin/testbed/||g; s|$bin/||g; s|$work/||g")"
-	got=0
-	"$@" >"$work/said" 2>&1 || got=$?
-	sed 's/^/  /' "$work/said"
-	if [ "$got" -ne "$want" ]; then
-		echo "  exit code $got, but it must be $want"
-		exit 1
-	fi
-	printf '  (exit code %s, as it must be)\n' "$got"
-}
-
-# said TEXT, unsaid TEXT: the last command must have printed it, or must not.
-said() {
-	grep -qF -- "$1" "$work/said" || { echo "  it must say: $1"; exit 1; }
-}
-unsaid() {
-	! grep -qF -- "$1" "$work/said" || { echo "  it must not say: $1"; exit 1; }
-}
-
-# wait_for FILE TEXT: until the text stands in the file, for a minute.
-wait_for() {
-	tries=0
-	until grep -q "$2" "$1" 2>/dev/null; do
-		tries=$((tries + 1))
-		[ "$tries" -le 600 ] || { echo "no \"$2\" in a minute"; exit 1; }
-		sleep 0.1
-	done
-}
-
-# start runs the service on a free port until stop.
-start() {
-	: >"$work/ready"
-	"$bin/provostd" dev --data "$work/data" --listen 127.0.0.1:0 --keys "$keys" >"$work/ready" 2>>"$work/provostd.log" &
-	daemon=$!
-	wait_for "$work/ready" '^ready '
-	. "$work/data/cli.env"
-}
-stop() {
-	[ -z "$daemon" ] || { kill "$daemon" 2>/dev/null || true; wait "$daemon" 2>/dev/null || true; }
-	daemon=
-}
+story=drill
+. "$(dirname "$0")/steps.sh"
 
 # now is this second. Timestamps have whole seconds, so two that must differ are
 # two apart.
@@ -110,18 +42,10 @@ mkdir "$work/home"
 cd "$work"
 export HOME="$work/home" # where cosign keeps what it learns by TUF
 
-if [ "$keys" = vault ]; then
-	step "A real Vault, under the shipped least-privilege policies"
-	mkdir "$work/vault"
-	"$bin/testbed/vaultup" "$bin/testbed/vault" "$policies" "$work/vault" >"$work/vault.log" 2>&1 &
-	vault=$!
-	wait_for "$work/vault/vault.env" VAULT_TOKEN
-	. "$work/vault/vault.env"
-	echo "Vault at $VAULT_ADDR"
-fi
+start_vault "$keys"
 
 step "The service, for development, on a free port, with keys in: $keys"
-start
+start "$keys"
 echo "ready at $PROVOST_URL"
 
 step "Version 1 signs, and the trusted root as everybody has it now"
@@ -195,7 +119,7 @@ cosign 0 five --trusted-root after.json
 
 step "Published by TUF (the development service does it when it starts), cosign learns it by itself"
 stop
-start
+start "$keys"
 show 0 "$bin/testbed/cosign" initialize --mirror "$PROVOST_URL/tuf" --root data/tuf/1.root.json
 for name in one two-before three four five; do cosign 0 "$name"; done
 cosign 1 two-after

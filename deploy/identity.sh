@@ -9,48 +9,8 @@
 # when something else does.
 set -eu
 
-bin=$(cd "$(dirname "$0")/../bin" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/provost-identity.XXXXXX")
-daemon=
-unset PROVOST_URL PROVOST_TOKEN
-
-# Stops what was started, by process id, and removes what was written.
-clean() {
-	status=$?
-	trap - EXIT INT TERM
-	[ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
-	[ -z "$daemon" ] || wait "$daemon" 2>/dev/null || true
-	if [ "$status" -ne 0 ]; then
-		echo
-		echo "IT FAILED. What the service logged last:"
-		tail -n 5 "$work/provostd.log" 2>/dev/null || true
-	fi
-	rm -rf "$work"
-	exit "$status"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-step() { printf '\n== %s\n' "$*"; }
-
-# show CODE COMMAND...: prints the command, runs it, and insists on its exit code.
-show() {
-	want=$1
-	shift
-	printf '$ %s\n' "$(printf '%s ' "$@" | sed "s|$bin/||g; s|$work/||g")"
-	got=0
-	"$@" >"$work/said" 2>&1 || got=$?
-	sed 's/^/  /' "$work/said"
-	if [ "$got" -ne "$want" ]; then
-		echo "  exit code $got, but it must be $want"
-		exit 1
-	fi
-}
-
-# said TEXT: insists that the last command printed it.
-said() {
-	grep -qF -- "$1" "$work/said" || { echo "  it must say: $1"; exit 1; }
-}
+story=identity
+. "$(dirname "$0")/steps.sh"
 
 # field NAME ORIGIN: insists that the last command printed the field, and that
 # its line ends in the origin.
@@ -74,7 +34,7 @@ signed() {
 	said "https://provost.localhost/builders/$2"
 	field /runDetails/builder/id registry
 	field "$3" "$4"
-	! grep -q 'not recorded' said || { echo "  a field has no origin"; exit 1; }
+	unsaid 'not recorded'
 }
 
 # refused PROVIDER WORDS CLAIM...: a token with such a claim is refused, with
@@ -93,17 +53,8 @@ refused() {
 }
 
 step "The service, for development, on a free port"
-"$bin/provostd" dev --data "$work/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/provostd.log" &
-daemon=$!
-tries=0
-until grep -q '^ready ' "$work/ready" 2>/dev/null; do
-	tries=$((tries + 1))
-	[ "$tries" -le 300 ] || { echo "not ready in half a minute:"; cat "$work/provostd.log"; exit 1; }
-	kill -0 "$daemon" 2>/dev/null || { cat "$work/provostd.log"; exit 1; }
-	sleep 0.1
-done
+start file
 cat "$work/ready"
-. "$work/data/cli.env"
 export HOME="$work/home" XDG_CACHE_HOME="$work/home/cache" # sessions are kept below
 cd "$work"
 show 0 "$bin/provost" builders list
