@@ -197,7 +197,7 @@ func (a *Authenticator) checkPersons() error {
 		i := a.issuers[r.Issuer]
 		decides := slices.Contains(r.grants, attest.GrantBuilders) || slices.Contains(r.grants, attest.GrantApprove)
 		switch {
-		case !decides || i.Provider != identity.OIDC || i.workload():
+		case !decides || r.Tenant != AllTenants || i.Provider != identity.OIDC || i.workload():
 		case i.PersonClaim != "":
 			with = i.URL
 		default:

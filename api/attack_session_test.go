@@ -4,6 +4,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -171,7 +172,7 @@ func TestSpentTokensAskNobody(t *testing.T) {
 	row := builderRow(p.URL, "acme", `claims.repository_id == "74"`)
 	row.CrossCheck = true
 	api := newCIAPI(t, "", map[string]any{checkedRunURL: shape(t, checkedGitHubAnswer, nil), checkedHead: checkedObject("refs/heads/main", "commit", commitA)})
-	sessions := &sessionsInMemory{}
+	sessions := &latecomer{sessionsInMemory: &sessionsInMemory{}}
 	a, err := NewAuthenticator(
 		[]Issuer{{URL: p.URL, Audience: audience, Algorithms: []string{"ES256"}, MaxAge: time.Minute, Provider: identity.GitHub, CrossCheck: &CrossCheck{URL: api.URL, TokenFile: "token"}}},
 		[]Rule{{Issuer: p.URL, Claims: map[string]string{"repository_id": "74"}, Roles: []attest.Role{attest.RoleSigner}}},
@@ -202,6 +203,38 @@ func TestSpentTokensAskNobody(t *testing.T) {
 	if secret, _, _, err := a.Exchange(t.Context(), exchange{token: refuted}); !errors.Is(err, errTokenSpent) || secret != "" {
 		t.Errorf("the same token once the API is silent: %q, %v", secret, err)
 	}
+
+	// One of two requests with a token that are under way at once finds the API
+	// silent, and opens a session; the other is told of a contradiction then.
+	raced := p.token(nil)
+	secret, _, _, err := a.Exchange(t.Context(), exchange{token: raced})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Authenticate(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	sessions.unaware = true
+	api.set(shape(t, checkedGitHubAnswer, map[string]any{"head_sha": commitB}))
+	if _, _, _, err := a.Exchange(t.Context(), exchange{token: raced}); !errors.Is(err, attest.ErrDenied) {
+		t.Errorf("the API says another commit: %v", err)
+	}
+	if _, err := a.Authenticate(t.Context(), secret); !errors.Is(err, client.ErrUnauthenticated) {
+		t.Errorf("the session that silence let in: %v", err)
+	}
+}
+
+// latecomer is a store that can be asked too early whether a token was spent.
+type latecomer struct {
+	*sessionsInMemory
+	unaware bool
+}
+
+func (l *latecomer) TokenSpent(ctx context.Context, token attest.Digest) (attest.Digest, bool, error) {
+	if l.unaware {
+		return attest.Digest{}, false, nil
+	}
+	return l.sessionsInMemory.TokenSpent(ctx, token)
 }
 
 // set changes what the API says of the run.

@@ -123,6 +123,7 @@ func (s *Server) changeBuilder(ctx context.Context, caller attest.Caller, in bui
 		case rows[i].Name != in.name:
 		case rows[i].State == attest.BuilderProposed:
 			proposed = &rows[i]
+		case rows[i].State == attest.BuilderUnbelieved && holds != nil: // what is believed stays what holds
 		default:
 			holds = &rows[i]
 		}
@@ -132,7 +133,7 @@ func (s *Server) changeBuilder(ctx context.Context, caller attest.Caller, in bui
 		return reply{}, err
 	}
 	for _, other := range rows { // closed: a verifier could not tell the two apart; what is retired claims nothing
-		if b.State != attest.BuilderRetired && b.ID != "" && other.ID == b.ID && other.Name != b.Name && other.State != attest.BuilderUnbelieved {
+		if b.State != attest.BuilderRetired && b.ID != "" && other.ID == b.ID && other.Name != b.Name && other.Stands() {
 			return reply{}, fmt.Errorf("%w: id %.200s is that of builder %s", attest.ErrConflict, b.ID, other.Name)
 		}
 	}

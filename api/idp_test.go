@@ -315,7 +315,9 @@ func (m *sessionsInMemory) SpendToken(_ context.Context, token attest.Digest, _ 
 	if m.spent == nil {
 		m.spent, m.all = map[attest.Digest]attest.Digest{}, map[attest.Digest]attest.Session{}
 	}
-	if _, ok := m.spent[token]; !ok {
+	if session, ok := m.spent[token]; ok {
+		delete(m.all, session)
+	} else {
 		m.spent[token] = attest.Digest{}
 	}
 	return m.fail

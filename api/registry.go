@@ -90,7 +90,7 @@ func newSnapshot(rows []attest.Builder, revision int64) *snapshot {
 			s.broken[row.Issuer] = fmt.Errorf("builder %s revision %d is not what was signed", row.Name, row.Revision)
 		}
 		active := row.State == attest.BuilderActive
-		if !active && (row.State != attest.BuilderRetired || row.Level == 3 && row.ApprovedBy == attest.Person{}) { // it never was
+		if !row.Stands() || row.State == attest.BuilderProposed { // it never was
 			continue
 		}
 		condition, err := identity.Compile(row.Condition)

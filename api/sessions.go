@@ -32,7 +32,8 @@ type SessionStore interface {
 	// TokenSpent returns for which session a token was spent, and whether it
 	// was at all.
 	TokenSpent(ctx context.Context, token attest.Digest) (session attest.Digest, spent bool, err error)
-	// SpendToken spends a token for nothing.
+	// SpendToken spends a token for nothing, and ends the session that it was
+	// spent for, if there is one.
 	SpendToken(ctx context.Context, token attest.Digest, until time.Time) error
 	// Session returns a session, ended or not, or an [attest.ErrNotFound].
 	Session(ctx context.Context, id attest.Digest) (attest.Session, error)
@@ -117,7 +118,11 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 		}
 		return "", attest.Session{}, caller, fmt.Errorf("open session: %w", err)
 	}
-	if s, err = a.sessions.Session(ctx, s.ID); err != nil { // a retry gets what was stored first
+	s, err = a.sessions.Session(ctx, s.ID)  // a retry gets what was stored first
+	if errors.Is(err, attest.ErrNotFound) { // its token was spent for nothing since
+		return "", attest.Session{}, caller, errTokenSpent
+	}
+	if err != nil {
 		return "", attest.Session{}, caller, fmt.Errorf("read session: %w", err)
 	}
 	caller, err = a.session(ctx, secret)
@@ -126,7 +131,8 @@ func (a *Authenticator) Exchange(ctx context.Context, x exchange) (secret string
 
 // crossChecked asks the CI's API, if the issuer has one, about a token that was
 // not spent before: a copy of one must not make us ask. What the API contradicts
-// is spent for nothing, so that silence of the API does not let it in later.
+// is spent for nothing, so that silence of the API lets it in neither later nor
+// at the same time.
 func (a *Authenticator) crossChecked(ctx context.Context, ad admitted, s *attest.Session) error {
 	if ad.issuer.checked == nil {
 		return nil
@@ -142,7 +148,9 @@ func (a *Authenticator) crossChecked(ctx context.Context, ad admitted, s *attest
 	}
 	checked, err := ad.issuer.crossCheck(ctx, ad.claims)
 	if err != nil { // closed: the API contradicts the token
-		if spendErr := a.sessions.SpendToken(ctx, s.Token, s.TokenUntil); spendErr != nil {
+		spendErr := a.sessions.SpendToken(ctx, s.Token, s.TokenUntil)
+		a.open.forget() // another request may have opened one with it meanwhile
+		if spendErr != nil {
 			return fmt.Errorf("%w; and spend its token: %w", err, spendErr)
 		}
 		return err
@@ -281,6 +289,13 @@ func (m *openSessions) recall(id attest.Digest) (openSession, bool) {
 	defer m.mu.Unlock()
 	s, ok := m.byID[id]
 	return s, ok
+}
+
+// forget has every session read anew.
+func (m *openSessions) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byID = nil
 }
 
 func (m *openSessions) remember(id attest.Digest, s openSession) {

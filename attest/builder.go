@@ -191,7 +191,8 @@ func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, err
 	b.Attestation = ""
 	// Once two have agreed on what a name stands for, one alone does not make it
 	// stand for another thing, at whatever level: its builder.id is the same.
-	agreed := holds != nil && holds.ApprovedBy != (Person{})
+	// Of a row that is not believed it cannot be told: closed.
+	agreed := holds != nil && (holds.ApprovedBy != (Person{}) || holds.State == BuilderUnbelieved)
 	switch {
 	case b.Level < 3 && !agreed:
 	case agreed && holds.State == BuilderActive && b.sameClaim(*holds): // the description alone
@@ -256,6 +257,12 @@ func (c Caller) mayHaveSigned(predicateType string, subjects []Subject) error {
 		return nil
 	}
 	return c.registeredFor(predicateType)
+}
+
+// Stands reports whether the row means or meant something, or may come to: not
+// one that is not believed, nor a proposal that was withdrawn.
+func (b Builder) Stands() bool {
+	return b.State != BuilderUnbelieved && !(b.State == BuilderRetired && b.Level == 3 && b.ApprovedBy == Person{})
 }
 
 // sameClaim reports whether b and o say the same but for their descriptions.

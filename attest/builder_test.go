@@ -86,6 +86,11 @@ func TestLevel3TakesTwoPeople(t *testing.T) {
 			t.Errorf("level 3 after %s: %+v, %v; want it proposed", name, got, err)
 		}
 	}
+	unbelieved := aBuilder(2)
+	unbelieved.State = BuilderUnbelieved
+	if got, err := aBuilder(2).Propose(&unbelieved, ada, now); err != nil || got.State != BuilderProposed {
+		t.Errorf("in the place of a row that is not believed: %+v, %v; want it proposed", got, err)
+	}
 	for name, by := range map[string]Caller{
 		"a machine":             {Grants: []Grant{GrantBuilders}},
 		"one without the grant": person("bob", GrantApprove),

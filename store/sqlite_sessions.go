@@ -86,15 +86,18 @@ func (s *SQLite) TokenSpent(ctx context.Context, token attest.Digest) (session a
 	return session, spent, nil
 }
 
-// SpendToken spends a token for nothing: no session is ever opened with it. One
-// that was spent already stays as it is.
+// SpendToken spends a token for nothing: no session is ever opened with it, and
+// one that was is gone.
 func (s *SQLite) SpendToken(ctx context.Context, token attest.Digest, until time.Time) error {
 	if token.Algorithm() != attest.AlgSHA256 {
 		return fmt.Errorf("%w: token: want a sha256", attest.ErrInvalid)
 	}
 	return s.write(ctx, func(ctx context.Context, tx *tx) error {
-		_, err := tx.exec(ctx, "INSERT INTO spent_tokens (token, until, session) VALUES (?, ?, zeroblob(32)) ON CONFLICT (token) DO NOTHING",
-			digestColumn{&token}, timeColumn{&until})
+		if _, err := tx.exec(ctx, "INSERT INTO spent_tokens (token, until, session) VALUES (?, ?, zeroblob(32)) ON CONFLICT (token) DO NOTHING",
+			digestColumn{&token}, timeColumn{&until}); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, "DELETE FROM sessions WHERE id = (SELECT session FROM spent_tokens WHERE token = ?)", digestColumn{&token})
 		return err
 	})
 }

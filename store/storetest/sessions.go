@@ -81,11 +81,18 @@ func sessions(t *testing.T, b Backend) {
 	}
 	refused(t, "a token that was spent for nothing", attest.ErrConflict, b.OpenSession(t.Context(), newSession("nothing")))
 
+	_, err = b.Session(t.Context(), want.ID)
+	refused(t, "the session of a token that was spent for nothing after it", attest.ErrNotFound, err)
+
 	// What is over goes; a spent token later than its session.
+	over := newSession("over")
+	if err := b.OpenSession(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.PurgeSessions(t.Context(), want.Expires.Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Session(t.Context(), want.ID)
+	_, err = b.Session(t.Context(), over.ID)
 	refused(t, "a session that was purged", attest.ErrNotFound, err)
 	refused(t, "its token", attest.ErrConflict, b.OpenSession(t.Context(), replay))
 	if err := b.PurgeSessions(t.Context(), want.TokenUntil.Add(time.Second)); err != nil {

@@ -38,7 +38,7 @@ CREATE INDEX spent_tokens_by_end ON spent_tokens (until);
 -- +goose StatementBegin
 CREATE TRIGGER sessions_update BEFORE UPDATE ON sessions
     WHEN new.id <> old.id OR new.issuer <> old.issuer OR new.proof <> old.proof OR new.checked IS NOT old.checked
-        OR new.subjects <> old.subjects OR new.expires <> old.expires OR new.statements <> old.statements OR new.used <= old.used
+        OR new.at <> old.at OR new.subjects <> old.subjects OR new.expires <> old.expires OR new.statements <> old.statements OR new.used <= old.used
 BEGIN SELECT RAISE(ABORT, 'sessions: only used grows'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
