@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"provost/api/client"
 	"provost/api/identity"
 	"provost/attest"
 )
@@ -387,9 +387,7 @@ func checkURL(raw string) error {
 	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(raw, "?#") {
 		return fmt.Errorf("%q: want https://host and a path at most", raw)
 	}
-	ip := net.ParseIP(u.Hostname())
-	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
+	if u.Scheme != "https" && (u.Scheme != "http" || !client.Loopback(u.Hostname())) {
 		return fmt.Errorf("%q: want https; http is for this machine alone", raw)
 	}
 	return nil

@@ -119,6 +119,21 @@ func (o Origins) cover(pointer string, covered bool, v any, left Origins) (missi
 	return "", true
 }
 
+// Leaves calls found for every leaf of a decoded predicate, in no order, with its
+// JSON pointer (RFC 6901): for what is neither object nor array, and for an empty
+// one. Our extension fields are left out; they have no origins.
+func Leaves(predicate any, found func(pointer string, value any)) { leaves("", predicate, found) }
+
+func leaves(pointer string, v any, found func(string, any)) {
+	all := members(v)
+	if len(all) == 0 && pointer != "" {
+		found(pointer, v)
+	}
+	for _, m := range all {
+		leaves(pointer+"/"+pointerEscape(m.name), m.value, found)
+	}
+}
+
 // A member is what stands directly in an object or array.
 type member struct {
 	name  string

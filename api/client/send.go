@@ -169,7 +169,7 @@ func (c *Client) target(k call) (string, error) {
 		return "", fmt.Errorf("%w: service URL %.200q: want scheme://host", attest.ErrInvalid, c.URL)
 	}
 	switch {
-	case base.Scheme == "https" || base.Scheme == "http" && loopback(base.Hostname()):
+	case base.Scheme == "https" || base.Scheme == "http" && Loopback(base.Hostname()):
 	case base.Scheme != "http":
 		return "", fmt.Errorf("%w: service URL %.200q: want https", attest.ErrInvalid, c.URL)
 	case k.public: // no secret goes out, but what comes back is believed
@@ -238,9 +238,9 @@ func problem(resp *http.Response, raw []byte) *Problem {
 	return p
 }
 
-// loopback reports whether a host is this machine by its name alone; nothing
-// is resolved.
-func loopback(host string) bool {
+// Loopback reports whether a host, without a port, is this machine by its name
+// alone; nothing is resolved.
+func Loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -34,14 +34,14 @@ type keeper struct {
 func (k *keeper) register(c *cobra.Command) {
 	c.Flags().StringVar(&k.path, "bundle", "", "`FILE` to keep the bundle in (default ARTIFACT.sigstore.json, and from the second on a line of ARTIFACT.intoto.jsonl)")
 	c.Flags().BoolVar(&k.force, "force", false, "replace the file that --bundle names")
-	c.Flags().BoolVar(&k.bind, "bind", false, "ask the CI for a token that is good for these artifacts alone (not on GitLab, where the job's definition says the audience)")
+	c.Flags().BoolVar(&k.bind, "bind", false, "ask the CI for a token that is good for these artifacts alone (not on GitLab or Kubernetes, where the definition of the job or pod says the audience)")
 }
 
 // service is a client that attests artifacts.
 func (k *keeper) service(o *options, artifacts []artifact) (*client.Client, error) {
 	if k.bind {
-		if o.tokenFile != "" || os.Getenv("PROVOST_TOKEN") != "" || os.Getenv("GITLAB_CI") == "true" {
-			return nil, usageError{hint(errors.New("--bind asks the CI for a token of its own"), "it goes without --token-file and PROVOST_TOKEN, and not on GitLab")}
+		if o.tokenFile != "" || os.Getenv("PROVOST_TOKEN") != "" || os.Getenv("GITLAB_CI") == "true" || o.certificate != "" {
+			return nil, usageError{hint(errors.New("--bind asks the CI for a token of its own"), "it goes without --token-file, PROVOST_TOKEN and --client-certificate, and not on GitLab")}
 		}
 		o.bound = artifacts
 	}

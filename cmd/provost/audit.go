@@ -166,7 +166,10 @@ func (f *auditVerify) run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	if f.keep.path != "" && r.Verdict == attest.VerdictPass.String() && bundle != nil {
+	if f.keep.path != "" && r.Verdict == attest.VerdictPass.String() {
+		if bundle == nil { // closed: who keeps heads counts on having this one
+			return errors.New("keep the signed head: the service shows none")
+		}
 		if _, err := f.keep.write(nil, bundle); err != nil {
 			return fmt.Errorf("keep the signed head: %w", err)
 		}
@@ -175,15 +178,7 @@ func (f *auditVerify) run(ctx context.Context, o *options) error {
 	if err := p.answer(r, func() { r.print(p) }); err != nil {
 		return err
 	}
-	switch r.Verdict {
-	case attest.VerdictPass.String():
-		return nil
-	case attest.VerdictDeny.String():
-		return exit(exitDeny)
-	case attest.VerdictNoEvidence.String():
-		return exit(exitNoEvidence)
-	}
-	return exit(exitError)
+	return exitOf(r.Verdict)
 }
 
 // kept verifies the heads of the file. One that does not verify is an error:

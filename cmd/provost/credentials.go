@@ -112,22 +112,28 @@ func changeCredentials(path string, change func(*credentials) error) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".credentials-*") // mode 0600
-	if err != nil {
+	if err := replaceFile(path, append(raw, '\n')); err != nil {
 		return fmt.Errorf("keep login: %w", err)
 	}
+	return nil
+}
+
+// replaceFile writes a file that is the user's alone (mode 0600), whole or not at
+// all.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
 	defer os.Remove(f.Name()) // gone when all went well
-	_, err = f.Write(append(raw, '\n'))
+	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
-	if err != nil {
-		return fmt.Errorf("keep login: %w", err)
-	}
-	return nil
+	return err
 }
 
 // otherUser is the URL of another service whose session is of the same client.

@@ -55,20 +55,13 @@ func openBundle(bundle []byte) (level claimedLevel, fields []field, err error) {
 	if err != nil {
 		return level, nil, err
 	}
-	fields, err = explain(s)
+	fields, err = explain(s, b)
 	return claimedLevel{b.Level, b.LevelReason}, fields, err
 }
 
-// explain lists the fields of a statement's provenance in their order of names,
-// its subjects last: they are the word of whoever asked.
-func explain(s attest.Statement) ([]field, error) {
-	if s.PredicateType != attest.ProvenanceType {
-		return nil, nil
-	}
-	build, err := attest.ParseProvenance(s.Predicate)
-	if err != nil {
-		return nil, err
-	}
+// explain lists the fields of a statement of provenance, which is of that build,
+// in their order of names, its subjects last: they are the word of whoever asked.
+func explain(s attest.Statement, build *attest.Build) ([]field, error) {
 	var predicate any
 	d := json.NewDecoder(strings.NewReader(string(s.Predicate)))
 	d.UseNumber()
@@ -76,7 +69,7 @@ func explain(s attest.Statement) ([]field, error) {
 		return nil, err
 	}
 	var fields []field
-	leaves("", predicate, func(pointer string, value any) {
+	attest.Leaves(predicate, func(pointer string, value any) {
 		fields = append(fields, field{pointer, value, build.Origins.Of(pointer)})
 	})
 	// The level has no origin of its own: the service writes it, after the
@@ -107,25 +100,6 @@ func subjectFields(subjects []attest.Subject) (fields []field) {
 	return fields
 }
 
-// leaves calls found for everything in v that is neither object nor array, but
-// our own extension fields.
-func leaves(pointer string, v any, found func(string, any)) {
-	switch v := v.(type) {
-	case map[string]any:
-		for name, value := range v {
-			if !strings.HasPrefix(name, "provost_") {
-				leaves(pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(name), value, found)
-			}
-		}
-	case []any:
-		for i, value := range v {
-			leaves(pointer+"/"+strconv.Itoa(i), value, found)
-		}
-	default:
-		found(pointer, v)
-	}
-}
-
 func printFields(p printer, fields []field) {
 	rows := []string{"  FIELD\tVALUE\tORIGIN"}
 	for _, f := range fields {
@@ -133,7 +107,12 @@ func printFields(p printer, fields []field) {
 		if f.Origin.From == attest.SourceTenant {
 			origin = p.paint(red, origin)
 		}
-		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s", safe(f.Field), safe(fmt.Sprint(f.Value)), safe(origin)))
+		value, ok := f.Value.(string)
+		if !ok { // of JSON: it has a text there
+			text, _ := json.Marshal(f.Value)
+			value = string(text)
+		}
+		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s", safe(f.Field), safe(value), safe(origin)))
 	}
 	p.table(rows...)
 }

@@ -96,15 +96,7 @@ func (f *gateFlags) run(ctx context.Context, o *options, arg string) error {
 	if err := p.answer(d, func() { printDecision(p, a, d, f.explain) }); err != nil {
 		return err
 	}
-	switch d.Verdict {
-	case attest.VerdictPass:
-		return nil
-	case attest.VerdictDeny:
-		return exit(exitDeny)
-	case attest.VerdictNoEvidence:
-		return exit(exitNoEvidence)
-	}
-	return exit(exitError)
+	return exitOf(d.Verdict.String())
 }
 
 // checkVSA believes the verdict only as far as it is signed: by the verdict

@@ -73,7 +73,7 @@ func nextDenied(err error) string {
 	for _, known := range []struct{ words, next string }{
 		{"speaks for no", job},
 		{"no rule gives", job},
-		{"takes two people", "ask somebody else with the role approver"},
+		{"this one has proposed it", "ask somebody else with the role approver"},
 		{"matches two builders", "provost builders list shows whose conditions overlap"},
 	} {
 		if strings.Contains(err.Error(), known.words) {

@@ -60,6 +60,9 @@ shown your token.`,
 }
 
 func (o *options) login(ctx context.Context, device, noBrowser bool, port int) error {
+	if o.certificate != "" { // the service would answer for the machine, and the login be kept unseen
+		return usageError{hint(errors.New("a login is a person's, and a client certificate a machine's"), "leave out --client-certificate and PROVOST_CLIENT_CERTIFICATE")}
+	}
 	service, err := o.service()
 	if err != nil {
 		return err
@@ -179,6 +182,9 @@ revoke its refresh token. The last token stays good until it expires.`,
 					return
 				}
 				p.printf("logged out of %s\n", safe(service.URL))
+				if s.RefreshToken != "" && !revoked {
+					p.printf("its issuer takes no refresh token back: end the session in the account pages of %s\n", safe(s.Login.Issuer))
+				}
 			})
 		},
 	}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"provost/attest"
 )
 
 // version is set when a release is built.
@@ -121,4 +123,19 @@ func misuse(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		misuse(sub)
 	}
+}
+
+// exitOf is how a command ends that printed a verdict.
+//
+// Closed: what is no verdict that we know is an error.
+func exitOf(verdict string) error {
+	switch verdict {
+	case attest.VerdictPass.String():
+		return nil
+	case attest.VerdictDeny.String():
+		return exit(exitDeny)
+	case attest.VerdictNoEvidence.String():
+		return exit(exitNoEvidence)
+	}
+	return exit(exitError)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -210,8 +209,7 @@ func checkConfidential(address string) error {
 	if err != nil || u.Host == "" || !slices.Contains([]string{"https", "http"}, u.Scheme) {
 		return fmt.Errorf("%.200q is not an https URL", address)
 	}
-	ip := net.ParseIP(u.Hostname())
-	if local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback(); u.Scheme == "http" && !local {
+	if u.Scheme == "http" && !client.Loopback(u.Hostname()) {
 		return fmt.Errorf("%.200q: want https; over http others could listen in", address)
 	}
 	return nil

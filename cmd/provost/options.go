@@ -92,8 +92,10 @@ func (o *options) token(ctx context.Context) (string, error) {
 	if t := strings.TrimSpace(os.Getenv("PROVOST_TOKEN")); t != "" {
 		return t, nil
 	}
-	if t, ok, err := sessionToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
-		return t, err
+	if len(o.bound) == 0 { // a login is bound to nothing: not what was asked for
+		if t, ok, err := sessionToken(ctx, strings.TrimRight(o.url, "/")); ok || err != nil {
+			return t, err
+		}
 	}
 	return ciToken(ctx, o.audience())
 }

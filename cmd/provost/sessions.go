@@ -95,15 +95,7 @@ func (d sessionDir) Save(token string, s client.Session) {
 		return
 	}
 	d.purge()
-	f, err := os.CreateTemp(string(d), ".new-*") // 0600
-	if err != nil {
-		return
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(raw)
-	if closed := f.Close(); err == nil && closed == nil {
-		_ = os.Rename(f.Name(), d.path(token))
-	}
+	_ = replaceFile(d.path(token), raw) // it saves an exchange, no more
 }
 
 // Drop forgets a session.

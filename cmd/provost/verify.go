@@ -118,13 +118,7 @@ func (f *verifyFlags) run(ctx context.Context, o *options, arg string) error {
 	if err := f.print(o.printer(), a, r); err != nil {
 		return err
 	}
-	switch r.Verdict {
-	case attest.VerdictPass.String():
-		return nil
-	case attest.VerdictNoEvidence.String():
-		return exit(exitNoEvidence)
-	}
-	return exit(exitDeny)
+	return exitOf(r.Verdict)
 }
 
 // bundles reads the bundles from the file, or asks the service for those about
@@ -272,7 +266,9 @@ func accepted(v *verify.Verified) outcome {
 			if len(b.Dependencies) > 0 {
 				out.Source = b.Dependencies[0].URI
 			}
-			out.Fields, _ = explain(v.Statement())
+			if out.Fields, err = explain(v.Statement(), b); err != nil {
+				out.Reason = "its fields cannot be listed: " + err.Error()
+			}
 		}
 	}
 	if out.PredicateType == attest.VSAType {

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"provost/api"
+	"provost/api/client"
 	"provost/api/identity"
 	"provost/keys/tuf"
 	"provost/verify/policy"
@@ -73,11 +74,12 @@ type Config struct {
 	// Audit is about the log of every decision about authority.
 	Audit Audit `yaml:"audit"`
 
-	// Issuers are the OIDC issuers whose tokens are accepted.
+	// Issuers are those whose tokens or certificates are accepted: OIDC issuers,
+	// SPIFFE trust domains, CAs of client certificates.
 	Issuers []api.Issuer `yaml:"issuers"`
 
 	// Access is the table of who may do what: each row names an issuer,
-	// claims that must match exactly, and what is granted.
+	// claims that must match exactly or a condition, and what is granted.
 	Access []api.Rule `yaml:"access"`
 
 	// Login is how people log in with the command line (provost login); without
@@ -325,7 +327,7 @@ func (c *Config) validate() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if c.TLS == nil && !isLoopback(host) {
+	if c.TLS == nil && !client.Loopback(host) {
 		return fmt.Errorf("listen %s: needs tls; without it only a loopback address is served", c.Listen)
 	}
 	if c.TLS != nil && (c.TLS.CertificateFile == "" || c.TLS.KeyFile == "") {
@@ -404,11 +406,6 @@ func (t *TUF) validate() error {
 		return errors.New("tuf: timestamp_expiry: want at least 1h; snapshot_expiry: want no less than that")
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (k *Keys) validate() error {

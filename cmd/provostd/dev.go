@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"provost/api"
+	"provost/api/client"
 	"provost/attest"
 	"provost/verify/policy"
 )
@@ -80,7 +81,7 @@ func (d dev) run(ctx context.Context) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	if host, _, err := net.SplitHostPort(d.listen); err != nil || !isLoopback(host) {
+	if host, _, err := net.SplitHostPort(d.listen); err != nil || !client.Loopback(host) {
 		return usageError{hint(fmt.Errorf("--listen %q: the development service is for this machine alone", d.listen), "--listen 127.0.0.1:8080")}
 	}
 	unlock, err := lockDirectory(data)

@@ -5,13 +5,13 @@ package main
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"html/template"
 	"net/http"
 	"slices"
 	"strings"
+
+	"golang.org/x/oauth2"
 )
 
 const grantDeviceCode = "urn:ietf:params:oauth:grant-type:device_code"
@@ -28,8 +28,7 @@ func (d *devLogin) token(w http.ResponseWriter, r *http.Request) {
 	switch f.Get("grant_type") {
 	case "authorization_code":
 		if g, ok = d.take(d.codes, f.Get("code")); ok {
-			sum := sha256.Sum256([]byte(f.Get("code_verifier")))
-			challenge := base64.RawURLEncoding.EncodeToString(sum[:])
+			challenge := oauth2.S256ChallengeFromVerifier(f.Get("code_verifier"))
 			ok = subtle.ConstantTimeCompare([]byte(challenge), []byte(g.challenge)) == 1 && f.Get("redirect_uri") == g.redirect
 		}
 	case "refresh_token":
