@@ -258,7 +258,7 @@ func TestCrossCheckedProvenance(t *testing.T) {
 	provider, _ := identity.Lookup(identity.GitHub)
 	row := builderRow(f.idp.URL, "acme", `claims.repository_id == "74"`)
 	row.Level, row.CrossCheck = 3, true
-	build, err := identity.Register(provider, claims, identity.Registered{Service: service, Issuer: f.idp.URL, ServerURL: "https://github.com", Builder: row, Checked: checked})
+	build, err := identity.Register(provider, claims, identity.Registered{Service: service, ServerURL: "https://github.com", Builder: row, Checked: checked})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func (i *issuer) build(service string, claims identity.Claims, texts identity.Te
 		}, row.Name, nil
 	}
 	build, err := identity.Register(i.provider, claims, identity.Registered{
-		Service: service, Issuer: i.URL, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping, Checked: checked,
+		Service: service, ServerURL: i.ServerURL, Builder: row.Builder, Pins: row.condition.Pins(), Mapping: i.Mapping, Checked: checked,
 	})
 	return build, nil, row.Name, err
 }

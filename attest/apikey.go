@@ -75,7 +75,7 @@ func (k APIKey) Create(by Caller, now time.Time) (APIKey, error) {
 		return APIKey{}, err
 	}
 	for _, g := range append([]Grant{GrantAPIKeys}, k.Grants...) {
-		if by.holds(g, k.Tenant) {
+		if by.Within(g).Has(k.Tenant) {
 			continue
 		}
 		where := "in every tenant"
@@ -87,17 +87,12 @@ func (k APIKey) Create(by Caller, now time.Time) (APIKey, error) {
 	return k, nil
 }
 
-// holds reports whether the caller holds g in that tenant; "" for every one.
-func (c Caller) holds(g Grant, tenant string) bool {
-	return slices.Contains(c.Grants, g) || tenant != "" && slices.Contains(c.Tenants[tenant], g)
-}
-
 // Revoke decides about taking the key back: what it becomes when by asks for
 // that, who holds [GrantAPIKeys] where the key holds, or has made it. One that
 // is revoked stays as it is. The error is an ErrDenied.
 func (k APIKey) Revoke(by Caller, now time.Time) (APIKey, error) {
 	owner := by.Person != "" && by.Person == k.Owner.Key
-	if !owner && !by.holds(GrantAPIKeys, k.Tenant) {
+	if !owner && !by.Within(GrantAPIKeys).Has(k.Tenant) {
 		if err := by.Require(GrantAPIKeys); err != nil {
 			return APIKey{}, err
 		}
@@ -144,10 +139,7 @@ func (k APIKey) Caller(service string) Caller {
 	return c
 }
 
-var (
-	apiKeyID   = regexp.MustCompile(`^[a-z2-7]{26}$`) // see [NewID]
-	apiKeyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-)
+var apiKeyID = regexp.MustCompile(`^[a-z2-7]{26}$`) // see [NewID]
 
 // IsAPIKeyID reports whether s has the shape of an API key's ID. A secret does
 // not.
@@ -159,7 +151,7 @@ func (k APIKey) Validate() error {
 	switch life := k.ExpiresAt.Sub(k.CreatedAt); {
 	case !IsAPIKeyID(k.ID) || k.Hash.Algorithm() != AlgSHA256:
 		return fmt.Errorf("%w: API key: want an ID and the SHA-256 of its secret", ErrInvalid)
-	case !apiKeyName.MatchString(k.Name):
+	case !nameShape.MatchString(k.Name):
 		return fmt.Errorf("%w: API key name %.80q: want 1 to 63 lower-case letters, digits and '-'", ErrInvalid, k.Name)
 	case len(k.Grants) == 0:
 		return fmt.Errorf("%w: API key %s: grants: want at least one", ErrInvalid, k.Name)

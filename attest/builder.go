@@ -97,7 +97,8 @@ func (p Person) String() string {
 	return p.Issuer + " " + p.Subject
 }
 
-var builderName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// nameShape is a name of a builder or an API key: a DNS label (RFC 1123).
+var nameShape = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Bounds on a builder's texts, in bytes.
 const (
@@ -134,7 +135,7 @@ func (b Builder) BuilderID(service string, level int) string {
 // its condition is one, and pins enough, is for whoever knows the issuer.
 func (b Builder) Validate() error {
 	switch {
-	case !builderName.MatchString(b.Name):
+	case !nameShape.MatchString(b.Name):
 		return fmt.Errorf("%w: builder name %.80q: want 1 to 63 lower-case letters, digits and '-'", ErrInvalid, b.Name)
 	case b.Issuer == "":
 		return fmt.Errorf("%w: builder %s: issuer is required", ErrInvalid, b.Name)
@@ -171,18 +172,13 @@ func (b Builder) Validate() error {
 }
 
 // Propose decides about a change of the registry: what b, as sent, becomes when
-// by asks for it, given the row that holds of its name and the proposal that
-// waits for it, nil for none. What claims level 3 becomes a proposal, and so does
+// by asks for it, given the row that holds of its name, nil for none. What claims level 3 becomes a proposal, and so does
 // every change of what two people have agreed on, also after it was retired,
 // unless it is the very same. Machines and those who cannot be
-// told from others may not propose it. Errors are ErrInvalid, ErrDenied and
-// ErrConflict.
+// told from others may not propose it. Errors are ErrInvalid and ErrDenied.
 func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, error) {
-	if err := by.Require(GrantBuilders); err != nil {
+	if err := by.RequireEverywhere(GrantBuilders); err != nil { // builders are of every tenant
 		return Builder{}, err
-	}
-	if _, all := by.Where(GrantBuilders); !all { // builders are of every tenant
-		return Builder{}, fmt.Errorf("%w: the grant %q is held in single tenants alone", ErrDenied, GrantBuilders)
 	}
 	if err := b.Validate(); err != nil {
 		return Builder{}, err
@@ -208,11 +204,8 @@ func (b Builder) Propose(holds *Builder, by Caller, now time.Time) (Builder, err
 // Approve decides about a proposal: what it becomes when by, another person,
 // agrees. Errors are ErrDenied and ErrConflict.
 func (b Builder) Approve(by Caller, now time.Time) (Builder, error) {
-	if err := by.Require(GrantApprove); err != nil {
+	if err := by.RequireEverywhere(GrantApprove); err != nil {
 		return Builder{}, err
-	}
-	if _, all := by.Where(GrantApprove); !all {
-		return Builder{}, fmt.Errorf("%w: the grant %q is held in single tenants alone", ErrDenied, GrantApprove)
 	}
 	switch {
 	case b.State != BuilderProposed:
@@ -229,11 +222,8 @@ func (b Builder) Approve(by Caller, now time.Time) (Builder, error) {
 // Retire decides that a builder matches nothing any more. It takes one person,
 // since it takes away.
 func (b Builder) Retire(by Caller, now time.Time) (Builder, error) {
-	if err := by.Require(GrantBuilders); err != nil {
+	if err := by.RequireEverywhere(GrantBuilders); err != nil {
 		return Builder{}, err
-	}
-	if _, all := by.Where(GrantBuilders); !all {
-		return Builder{}, fmt.Errorf("%w: the grant %q is held in single tenants alone", ErrDenied, GrantBuilders)
 	}
 	b.State, b.ProposedBy, b.ProposedAt = BuilderRetired, by.Is(), now.UTC()
 	return b, nil
@@ -253,10 +243,10 @@ func (c Caller) mayHaveSigned(predicateType string, subjects []Subject) error {
 	if c.Retired != "" { // closed: retiring it would give its tokens more types than it had
 		return fmt.Errorf("%w: builder %s is retired: nothing is signed for its tokens", ErrDenied, c.Retired)
 	}
-	if c.registration() == nil {
+	if c.Build == nil && c.Control == nil {
 		return nil
 	}
-	return c.registeredFor(predicateType)
+	return c.registeredFor(predicateType) // closed: also for a build of no registered builder
 }
 
 // Stands reports whether the row means or meant something, or may come to: not

@@ -52,7 +52,7 @@ const (
 )
 
 // roles are what each role may do. Nobody's role includes having anything
-// timestamped: that grant is given by name.
+// timestamped, or importing: those grants are given by name.
 var roles = map[Role][]Grant{
 	RoleAdministrator: {GrantBuilders, GrantAPIKeys, GrantAudit, GrantRead},
 	RoleKeyOperator:   {GrantRotate, GrantRevokeKeys, GrantRevoke, GrantRead},
@@ -120,6 +120,18 @@ func (c Caller) Require(g Grant) error {
 		}
 	}
 	return &GrantError{Missing: g}
+}
+
+// RequireEverywhere is [Caller.Require] in every tenant: for what is no tenant's
+// own.
+func (c Caller) RequireEverywhere(g Grant) error {
+	if err := c.Require(g); err != nil {
+		return err
+	}
+	if !c.Within(g).All {
+		return fmt.Errorf("%w: the grant %q is held in single tenants alone", ErrDenied, g)
+	}
+	return nil
 }
 
 // Where returns the tenants in which the caller holds g, sorted; all is true

@@ -167,6 +167,7 @@ func builder() Caller {
 			Dependencies:       []Resource{{"git+https://github.com/acme/app@refs/heads/main", map[string]string{"gitCommit": strings.Repeat("a", 40)}, false}},
 			InvocationID:       "https://github.com/acme/app/actions/runs/1/attempts/1",
 			Origins:            Origins{"": FromRegistry()},
+			Registration:       &Registration{Name: "b", PredicateTypes: UsualPredicateTypes()},
 		},
 	}
 }

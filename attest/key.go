@@ -17,7 +17,7 @@ type Power string
 const (
 	PowerProvenance Power = "provenance" // SLSA provenance
 	PowerEvidence   Power = "evidence"   // SBOMs and other evidence that a tenant submits
-	PowerVerdict    Power = "verdict"    // verification summaries of the gate, revocations of attestations, audit heads
+	PowerVerdict    Power = "verdict"    // verification summaries of the gate, revocations of attestations, audit heads, builders
 )
 
 // Powers are all signers there are.

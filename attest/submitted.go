@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"provost/attest/sbom"
@@ -31,8 +30,9 @@ func (s Submitted) claim(c Caller) (claim, error) {
 	case PowerFor(s.Type) != PowerEvidence || s.Service == "" || s.Type == s.Service || strings.HasPrefix(s.Type, s.Service+"/"):
 		// closed: what speaks for the service itself nobody writes but it
 		return claim{}, fmt.Errorf("%w: statements of type %.200s are the service's own", ErrDenied, s.Type)
-	case strings.HasPrefix(s.Type, "https://slsa.dev/provenance/"): // closed: an older spelling of the same claim
-		return claim{}, fmt.Errorf("%w: statements of type %.200s are not signed: want %s", ErrDenied, s.Type, ProvenanceType)
+	case strings.HasPrefix(s.Type, "https://slsa.dev/provenance/"), strings.HasPrefix(s.Type, "https://slsa.dev/verification_summary/"):
+		// closed: an older spelling of a claim of ours
+		return claim{}, fmt.Errorf("%w: statements of type %.200s are not signed: want %s, and verdicts are the gate's own", ErrDenied, s.Type, ProvenanceType)
 	}
 	if err := c.Require(GrantStatement); err != nil {
 		return claim{}, err
@@ -213,20 +213,9 @@ func ParseSubmitted(raw []byte) (Statement, error) {
 	if len(raw) > MaxStatement {
 		return Statement{}, &LimitError{What: "statement", Limit: MaxStatement, Unit: "bytes"}
 	}
-	var strict struct {
-		Type    string `json:"_type"`
-		Subject []struct {
-			Name   string            `json:"name"`
-			Digest map[string]string `json:"digest"`
-		} `json:"subject"`
-		PredicateType string         `json:"predicateType"`
-		Predicate     jsontext.Value `json:"predicate"`
-	}
-	if err := CheckJSON(raw); err != nil {
-		return Statement{}, err
-	}
-	if err := json.Unmarshal(raw, &strict, json.RejectUnknownMembers(true)); err != nil {
-		return Statement{}, fmt.Errorf("%w: statement: %w", ErrInvalid, err)
+	var strict wireStatement
+	if err := DecodeJSON(raw, &strict); err != nil {
+		return Statement{}, fmt.Errorf("statement: %w", err)
 	}
 	for i, s := range strict.Subject {
 		for alg := range s.Digest { // one that is ignored would not be signed, and be missed

@@ -145,13 +145,14 @@ func TestWhoMaySubmit(t *testing.T) {
 		"a type of the service":                {job, "https://provost.example/attestation/x/v1"},
 		"the service itself":                   {job, "https://provost.example"},
 		"older provenance":                     {job, "https://slsa.dev/provenance/v0.2"},
+		"an older verdict":                     {job, "https://slsa.dev/verification_summary/v0.2"},
 		"provenance with a slash":              {job, ProvenanceType + "/"},
 	} {
 		c.caller.Build = nil
 		if c.caller.Issuer == job.Issuer {
 			b := *job.Build
 			b.Registration = &Registration{Name: "b", PredicateTypes: []string{"https://t.example/result/v1", VSAType, RevocationType("https://provost.example"),
-				RevocationType("https://other.example"), AuditHeadType("https://provost.example"), "https://provost.example/attestation/x/v1", "https://provost.example", "https://slsa.dev/provenance/v0.2", ProvenanceType + "/"}}
+				RevocationType("https://other.example"), AuditHeadType("https://provost.example"), "https://provost.example/attestation/x/v1", "https://provost.example", "https://slsa.dev/provenance/v0.2", "https://slsa.dev/verification_summary/v0.2", ProvenanceType + "/"}}
 			if name == "a type that it is not registered for" {
 				b.Registration = job.Build.Registration
 			}

@@ -208,7 +208,8 @@ func TestBundle(t *testing.T) {
 	issuer := &attest.Issuer{Signers: signers, Timestamper: a, Ledger: ledger{}, Now: time.Now}
 	artifact := []byte("artifact")
 	caller := attest.Caller{Issuer: "https://ci.example.com", Subject: "s", Grants: []attest.Grant{attest.GrantProvenance},
-		Build: &attest.Build{BuilderID: "https://ci.example.com/b", BuildType: "https://ci.example.com/t", ExternalParameters: map[string]any{"a": "b"}, Origins: attest.Origins{"": attest.FromRegistry()}}}
+		Build: &attest.Build{BuilderID: "https://ci.example.com/b", BuildType: "https://ci.example.com/t", ExternalParameters: map[string]any{"a": "b"}, Origins: attest.Origins{"": attest.FromRegistry()},
+			Registration: &attest.Registration{Name: "b", PredicateTypes: attest.UsualPredicateTypes()}}}
 	var bundles [][]byte
 	for range 2 {
 		got, err := issuer.Issue(t.Context(), caller, attest.Request{

@@ -65,7 +65,8 @@ func (r *loggedRealm) open() {
 func (r *loggedRealm) sign() attest.Attestation {
 	r.t.Helper()
 	caller := attest.Caller{Issuer: "https://ci.example.com", Subject: "s", Grants: []attest.Grant{attest.GrantProvenance},
-		Build: &attest.Build{BuilderID: "https://ci.example.com/b", BuildType: "https://ci.example.com/t", ExternalParameters: map[string]any{"a": "b"}, Origins: attest.Origins{"": attest.FromRegistry()}}}
+		Build: &attest.Build{BuilderID: "https://ci.example.com/b", BuildType: "https://ci.example.com/t", ExternalParameters: map[string]any{"a": "b"}, Origins: attest.Origins{"": attest.FromRegistry()},
+			Registration: &attest.Registration{Name: "b", PredicateTypes: attest.UsualPredicateTypes()}}}
 	a, err := r.issuer.Issue(r.t.Context(), caller, attest.Request{
 		Subjects: []attest.Subject{{Name: "artifact", SHA256: attest.SHA256(loggedArtifact)}}, Predicate: attest.Provenance{},
 	})

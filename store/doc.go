@@ -2,16 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package store is what Provost remembers: intents, attestations, decisions,
-// certificates, revocations, API keys, the audit log, who has a lease, and which
-// entries of the log nobody stored, in SQLite.
+// certificates, revocations, builders, sessions and spent tokens, API keys, what
+// others signed, the audit log, who has a lease, and which entries of the log
+// nobody stored, in SQLite.
 //
 // It promises:
 //
 //   - What it has acknowledged survives the process being killed and the
 //     machine losing power: every acknowledged write was synced to disk.
 //   - What was recorded is never changed and never deleted; the database
-//     itself refuses it. Only leases come and go, and an API key is revoked
-//     once.
+//     itself refuses it. Only leases come and go, an API key is revoked once,
+//     sessions count, and they and spent tokens go when they are over.
 //   - Concurrent writers share a transaction, and each still fails alone. A
 //     lone writer waits for nobody.
 //   - The first writer wins, and everybody is told what the first one wrote.

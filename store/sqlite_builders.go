@@ -68,11 +68,8 @@ func (s *SQLite) AppendBuilder(ctx context.Context, b attest.Builder, revision i
 		if now != revision {
 			return fmt.Errorf("%w: the registry has changed meanwhile: it is at revision %d, not %d", attest.ErrConflict, now, revision)
 		}
-		result, err := tx.exec(ctx, "INSERT INTO builders (revision, name, state, row) VALUES (?, ?, ?, ?)", now+1, b.Name, b.State, builderColumn{&b})
-		if err != nil {
-			return err
-		}
-		b.Revision, err = result.LastInsertId()
+		_, err := tx.exec(ctx, "INSERT INTO builders (revision, name, state, row) VALUES (?, ?, ?, ?)", now+1, b.Name, b.State, builderColumn{&b})
+		b.Revision = now + 1
 		return err
 	})
 	if err != nil {

@@ -154,17 +154,12 @@ func layoutOf(service, buildType string) (layout, bool) {
 	if buildType == attest.GitHubWorkflowType {
 		return layout{[]string{"workflow.path", "workflow.ref", "workflow.repository"}, "workflow.repository", "workflow.ref"}, true
 	}
-	for _, t := range attest.BuildTypes {
-		if buildType != attest.BuildTypeURI(service, t.Name) {
-			continue
-		}
-		l := layout{repository: attest.ParameterRepository, ref: attest.ParameterRef}
-		for _, p := range t.Parameters {
-			l.parameters = append(l.parameters, p.Path)
-		}
-		return l, true
+	t, ok := attest.DescribeBuildType(service, buildType)
+	l := layout{repository: attest.ParameterRepository, ref: attest.ParameterRef}
+	for _, p := range t.Parameters {
+		l.parameters = append(l.parameters, p.Path)
 	}
-	return layout{}, false
+	return l, ok
 }
 
 // source reads repository, ref and commit from the external parameters of the

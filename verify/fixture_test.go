@@ -209,6 +209,7 @@ func goodBuild() *attest.Build {
 		Dependencies:       []attest.Resource{{URI: "git+" + repository + "@" + mainBranch, Digest: map[string]string{"gitCommit": commitOfMain}}},
 		InvocationID:       repository + "/actions/runs/1/attempts/1",
 		Origins:            attest.Origins{"": attest.FromRegistry()},
+		Registration:       &attest.Registration{Name: "b", PredicateTypes: attest.UsualPredicateTypes()},
 	}
 }
 

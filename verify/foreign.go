@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
@@ -232,37 +231,16 @@ func (t *ForeignTrust) believes(who Identity) bool {
 
 // parseForeignBundle reads the shapes of bundle that others write.
 func parseForeignBundle(raw []byte) (*bundle.Bundle, error) {
-	if len(raw) > attest.MaxBundle {
-		return nil, &attest.LimitError{What: "bundle", Limit: attest.MaxBundle, Unit: "bytes"}
-	}
-	if err := checkJSON(raw); err != nil {
+	b, err := parseAnyBundle(raw)
+	if err != nil {
 		return nil, err
-	}
-	b := new(bundle.Bundle)
-	if err := b.UnmarshalJSON(raw); err != nil {
-		return nil, err
-	}
-	envelope := b.GetDsseEnvelope()
-	stamps := b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()
-	switch {
-	case len(envelope.GetPayload()) == 0:
-		return nil, errors.New("no DSSE envelope with a payload")
-	case envelope.GetPayloadType() != attest.PayloadType:
-		return nil, fmt.Errorf("payloadType %.80q: want %s", envelope.GetPayloadType(), attest.PayloadType)
-	case len(envelope.GetSignatures()) != 1:
-		return nil, fmt.Errorf("%d signatures: want one", len(envelope.GetSignatures()))
-	case len(stamps) > maxTimestamps:
-		return nil, fmt.Errorf("%d timestamps: want at most %d", len(stamps), maxTimestamps)
-	}
-	if _, ok := b.GetVerificationMaterial().GetContent().(*protobundle.VerificationMaterial_PublicKey); ok {
-		return nil, errors.New("no certificate: a key that is only hinted at says nothing about who signed")
 	}
 	content, err := b.VerificationContent()
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	if content.Certificate() == nil {
-		return nil, errors.New("no certificate")
+		return nil, errors.New("no certificate: a key that is only hinted at says nothing about who signed")
 	}
 	return b, nil
 }

@@ -288,8 +288,30 @@ func checkJSON(raw []byte) error {
 	}
 }
 
-// parseBundle reads the one shape of bundle that is believed.
+// parseBundle reads the one shape of our own bundles that is believed.
 func parseBundle(raw []byte) (*bundle.Bundle, error) {
+	b, err := parseAnyBundle(raw)
+	if err != nil {
+		return nil, err
+	}
+	leaf, isLeaf := b.GetVerificationMaterial().GetContent().(*protobundle.VerificationMaterial_Certificate)
+	switch {
+	case b.GetMediaType() != mediaType:
+		return nil, fmt.Errorf("media type %.80q: want %s", b.GetMediaType(), mediaType)
+	case b.GetDsseEnvelope().GetSignatures()[0].GetKeyid() != "":
+		return nil, errors.New("the DSSE keyid must be empty")
+	case !isLeaf:
+		return nil, errors.New("no certificate: bundles that name a key only by hint are not believed")
+	}
+	if _, err := x509.ParseCertificate(leaf.Certificate.GetRawBytes()); err != nil { // none, or two in a row, do not parse either
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	return b, nil
+}
+
+// parseAnyBundle reads what bundles have in common, ours and those of others: one
+// signature of one payload, and a bounded number of timestamps.
+func parseAnyBundle(raw []byte) (*bundle.Bundle, error) {
 	if len(raw) > attest.MaxBundle {
 		return nil, &attest.LimitError{What: "bundle", Limit: attest.MaxBundle, Unit: "bytes"}
 	}
@@ -301,11 +323,8 @@ func parseBundle(raw []byte) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	envelope := b.GetDsseEnvelope()
-	leaf, isLeaf := b.GetVerificationMaterial().GetContent().(*protobundle.VerificationMaterial_Certificate)
 	stamps := b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()
 	switch {
-	case b.GetMediaType() != mediaType:
-		return nil, fmt.Errorf("media type %.80q: want %s", b.GetMediaType(), mediaType)
 	case len(stamps) > maxTimestamps:
 		return nil, fmt.Errorf("%d timestamps: want at most %d", len(stamps), maxTimestamps)
 	case len(envelope.GetPayload()) == 0:
@@ -314,13 +333,6 @@ func parseBundle(raw []byte) (*bundle.Bundle, error) {
 		return nil, fmt.Errorf("payloadType %.80q: want %s", envelope.GetPayloadType(), attest.PayloadType)
 	case len(envelope.GetSignatures()) != 1:
 		return nil, fmt.Errorf("%d signatures: want one", len(envelope.GetSignatures()))
-	case envelope.GetSignatures()[0].GetKeyid() != "":
-		return nil, errors.New("the DSSE keyid must be empty")
-	case !isLeaf:
-		return nil, errors.New("no certificate: bundles that name a key only by hint are not believed")
-	}
-	if _, err := x509.ParseCertificate(leaf.Certificate.GetRawBytes()); err != nil { // none, or two in a row, do not parse either
-		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	return b, nil
 }

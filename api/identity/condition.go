@@ -80,7 +80,7 @@ func Compile(text string) (*Condition, error) {
 	if len(built) > 0 {
 		return nil, fmt.Errorf("%w: condition: want texts and lists of them alone", attest.ErrInvalid)
 	}
-	program, err := language.Program(compiled, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100), cel.EvalOptions(cel.OptOptimize))
+	program, err := language.Program(compiled, cel.CostLimit(costLimit), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		return nil, fmt.Errorf("%w: condition: %.300v", attest.ErrInvalid, err)
 	}

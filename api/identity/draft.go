@@ -48,8 +48,8 @@ func (d draft) keep(r *reader, platform, prefix string, names ...string) {
 	}
 }
 
-// source adds the source at its commit, out of the claims named and, unless the
-// registry says the repository, out of those that name it.
+// source adds the source at its commit, with the origins of its uri and of its
+// digest.
 func (d draft) source(repository, ref, commit string, uri, digest attest.Origin) {
 	d.Dependencies = append(d.Dependencies, gitCommit(repository, ref, commit))
 	d.Origins["/buildDefinition/resolvedDependencies/0/uri"] = uri

@@ -65,7 +65,7 @@ func row(t testing.TB, p Provider, server, condition string) Registered {
 		t.Fatal(err)
 	}
 	return Registered{
-		Service: service, Issuer: "https://ci.example", ServerURL: server, Pins: c.Pins(),
+		Service: service, ServerURL: server, Pins: c.Pins(),
 		Builder: attest.Builder{
 			Name: "acme", Issuer: "https://ci.example", Condition: condition, BuildType: p.Rules().BuildTypeURI(service), Level: 3,
 			PredicateTypes: []string{attest.ProvenanceType}, Signer: attest.PowerProvenance, Mode: attest.ModeToken,

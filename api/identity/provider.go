@@ -19,7 +19,8 @@ type Provider interface {
 	// Rules are what holds of all its tokens.
 	Rules() Rules
 	// CheckIssuer refuses an issuer URL that the platform would not have. The
-	// URL is https, or http on this machine, which every provider accepts.
+	// URL is https, or http on this machine, which every provider accepts but those with a
+	// scheme of their own.
 	CheckIssuer(u *url.URL) error
 	// Tenant is a name for whose token it is among those of its issuer, made of
 	// claims that stay the same when things are renamed, and are never given
@@ -65,7 +66,6 @@ type Rules struct {
 // A Registered is what the registry and the configuration say of a build.
 type Registered struct {
 	Service   string // our own URL
-	Issuer    string // the token's
 	ServerURL string // of the platform's repositories and pages, without a slash at the end
 	Builder   attest.Builder
 	Pins      Pins // of the builder's condition
@@ -85,24 +85,26 @@ const (
 	MTLS       = "mtls"
 )
 
+var providers = map[string]Provider{
+	GitHub:     github{},
+	GitLab:     gitlab{},
+	Buildkite:  buildkite{},
+	CircleCI:   circleci{},
+	Kubernetes: kubernetes{},
+	SPIFFE:     spiffe{},
+	OIDC:       generic{},
+	MTLS:       mtls{},
+}
+
 // Lookup returns the provider of that name.
 func Lookup(name string) (Provider, bool) {
-	p, ok := map[string]Provider{
-		GitHub:     github{},
-		GitLab:     gitlab{},
-		Buildkite:  buildkite{},
-		CircleCI:   circleci{},
-		Kubernetes: kubernetes{},
-		SPIFFE:     spiffe{},
-		OIDC:       generic{},
-		MTLS:       mtls{},
-	}[name]
+	p, ok := providers[name]
 	return p, ok
 }
 
 // Names are the providers, sorted.
 func Names() []string {
-	return []string{Buildkite, CircleCI, GitHub, GitLab, Kubernetes, MTLS, OIDC, SPIFFE}
+	return slices.Sorted(maps.Keys(providers))
 }
 
 // BuildTypeURI is the buildType of that provider's provenance.
@@ -149,11 +151,11 @@ func Register(p Provider, c Claims, r Registered) (*attest.Build, error) {
 }
 
 // hostedOnly is what CheckIssuer asks of a platform whose issuer has one URL.
-func hostedOnly(u *url.URL, want ...string) error {
-	if u.Scheme == "http" || slices.Contains(want, u.String()) {
+func hostedOnly(u *url.URL, want string) error {
+	if u.Scheme == "http" || u.String() == want {
 		return nil
 	}
-	return fmt.Errorf("want %s", strings.Join(want, " or "))
+	return fmt.Errorf("want %s", want)
 }
 
 // originsOf are those of a build's internal parameters, one claim each.
